@@ -1,0 +1,1 @@
+"""Data: reading, judging, splitting, storing, augmenting images."""

@@ -1,0 +1,165 @@
+"""Prepared images on disk: one Arrow file a split, memory-mapped, read in whole batches.
+
+A split is a folder with one Arrow IPC stream and the two JSON files that make it a `datasets` data set, so that
+`datasets.load_from_disk("data/prepared/train")` opens it too. Images lie in one binary column: raw uint8 H*W*C when
+small, encoded (JPEG) when large.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from stillframe.paths import write_text
+
+FILE = "data-00000-of-00001.arrow"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # stable name: path relative to the source, or "<idx file>#<row>"
+        ("label", pa.int32()),  # class index
+        ("weight", pa.float32()),
+        ("group", pa.string()),  # samples of one group never lie in two splits
+        ("source_id", pa.string()),  # of an augmented copy: the id of its original; else the id itself
+        ("source_width", pa.int32()),  # px, before resizing
+        ("source_height", pa.int32()),
+        ("source_mode", pa.string()),  # PIL mode of the file, e.g. "L", "RGB", "CMYK"
+        ("slices", pa.string()),  # JSON object: the extra columns of the table, by name
+        ("image", pa.large_binary()),
+    ]
+)
+
+
+class SplitWriter:
+    """Writes one split, batch by batch, so that memory does not grow with the data set.
+
+    Use as a context manager; the JSON files that make the folder a data set are written last.
+    """
+
+    def __init__(self, folder: Path, *, height: int, width: int, channels: int, encoding: str) -> None:
+        """Open `folder` for a split of images of `height` x `width` px; `encoding` is "raw" or "jpeg"."""
+        self.folder = folder
+        self.meta = {"height": height, "width": width, "channels": channels, "encoding": encoding}
+        self.rows = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        self.sink = pa.OSFile(str(self.folder / FILE), "wb")
+        self.stream = pa.ipc.new_stream(self.sink, SCHEMA)
+        return self
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows; each has every column of `SCHEMA`, `image` as bytes."""
+        if rows:
+            self.stream.write_batch(pa.RecordBatch.from_pylist(list(rows), schema=SCHEMA))
+            self.rows += len(rows)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stream.close()
+        self.sink.close()
+        if error is not None:
+            return
+        features = {name: {"dtype": str(SCHEMA.field(name).type), "_type": "Value"} for name in SCHEMA.names}
+        info = {"description": "prepared by stillframe", "features": features}
+        state = {
+            "_data_files": [{"filename": FILE}],
+            "_fingerprint": "stillframe",
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": self.folder.name,
+            "stillframe": {**self.meta, "rows": self.rows},
+        }
+        write_text(self.folder / "dataset_info.json", json.dumps(info, indent=2, sort_keys=True))
+        write_text(self.folder / "state.json", json.dumps(state, indent=2, sort_keys=True))
+
+
+class Split:
+    """One prepared split, memory-mapped.
+
+    Attributes:
+        height: px.
+        width: px.
+        channels: 1 or 3.
+        table: the columns without the images, one row a sample (pandas).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a split.
+
+        Raises:
+            FileNotFoundError: the folder holds no prepared split.
+            ValueError: a file of it was cut short or changed; the message names it and the command that rebuilds it.
+        """
+        self.folder = folder
+        try:
+            meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stillframe"]
+            self.arrow = pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error.filename or folder} is missing: run `dvc repro` to make it") from None
+        except (pa.ArrowInvalid, OSError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder} is damaged ({error}): `dvc checkout --force {folder}`, or delete it and `dvc repro`") from None
+        self.height, self.width, self.channels = int(meta["height"]), int(meta["width"]), int(meta["channels"])
+        self.encoding = str(meta["encoding"])
+        if len(self.arrow) != meta["rows"]:
+            raise ValueError(
+                f"{folder / FILE} has {len(self.arrow)} of {meta['rows']} samples (cut short?): "
+                f"`dvc checkout --force {folder}`, or delete it and `dvc repro`"
+            )
+        self.table: pd.DataFrame = self.arrow.drop_columns(["image"]).to_pandas()
+        self.raw = self._fixed() if self.encoding == "raw" else None
+        self.encoded = self.arrow["image"]
+
+    def _fixed(self) -> list[tuple[int, NDArray[np.uint8]]]:
+        """Per record batch: its first row and a zero-copy view of its images, (rows, H, W, C)."""
+        views, first = [], 0
+        shape = (self.height, self.width, self.channels)
+        size = self.height * self.width * self.channels
+        for chunk in self.arrow["image"].chunks:
+            start = int(np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=1, offset=8 * chunk.offset)[0]) if len(chunk) else 0
+            data = np.frombuffer(chunk.buffers()[2] or b"", dtype=np.uint8)[start : start + size * len(chunk)]
+            if data.size != size * len(chunk):
+                raise ValueError(f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`")
+            views.append((first, data.reshape(len(chunk), *shape)))
+            first += len(chunk)
+        return views
+
+    def __len__(self) -> int:
+        return len(self.arrow)
+
+    def images(self, indices: Iterable[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at `indices`, in that order: uint8 (B, H, W, C), a fresh array."""
+        wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
+        if self.raw is None:
+            return self._decode(wanted)
+        if len(self.raw) == 1:
+            return self.raw[0][1][wanted]
+        out = np.empty((len(wanted), self.height, self.width, self.channels), dtype=np.uint8)
+        starts = np.array([first for first, _ in self.raw])
+        chunk_of = np.searchsorted(starts, wanted, side="right") - 1
+        for chunk in np.unique(chunk_of):
+            first, view = self.raw[chunk]
+            where = chunk_of == chunk
+            out[where] = view[wanted[where] - first]
+        return out
+
+    def _decode(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        import cv2
+
+        flag = cv2.IMREAD_GRAYSCALE if self.channels == 1 else cv2.IMREAD_COLOR_RGB
+        out = np.empty((len(wanted), self.height, self.width, self.channels), dtype=np.uint8)
+        for slot, index in enumerate(wanted):
+            data = np.frombuffer(self.encoded[int(index)].as_buffer(), dtype=np.uint8)
+            image = cv2.imdecode(data, flag)
+            if image is None:
+                raise ValueError(f"{self.folder / FILE}: image {index} does not decode: delete the folder and `dvc repro`")
+            out[slot] = image.reshape(self.height, self.width, self.channels)
+        return out

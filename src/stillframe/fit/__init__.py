@@ -1,0 +1,1 @@
+"""Training: the Lightning module, the loop, the optimizer, the record."""

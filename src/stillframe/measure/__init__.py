@@ -1,0 +1,1 @@
+"""Measures: scores, intervals, calibration; numpy and scikit-learn, no torch."""

@@ -1,0 +1,1 @@
+"""One file, one DVC stage: read the inputs, call, write the outputs."""
