@@ -1,0 +1,167 @@
+"""Batches for training and validation. What a batch holds depends on (seed, epoch, position) and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stillframe.data.online import Online
+from stillframe.data.store import Split
+from stillframe.sample import Batch
+
+Key = tuple[int, NDArray[np.int64]]  # epoch, rows
+
+
+class Batches(Sampler[Key]):
+    """The rows of each batch of an epoch, as a function of (seed, epoch); every rank gets its own part.
+
+    An epoch is cut into batches of nearly equal size, so that each row is seen once and no rank waits for another.
+    `position()` gives (epoch, batches already done): a resumed epoch goes on where it stopped.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        limit: int = 0,
+        draw_weight_N: NDArray[np.float64] | None = None,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        """`draw_weight_N` draws rows with replacement by these weights (balanced sampling); `limit` 0 means all."""
+        self.rows, self.seed, self.rank, self.world = rows, seed, rank, world
+        self.steps = max(1, -(-rows // (batch_size * world)))
+        self.length = min(self.steps, limit) if limit else self.steps
+        self.draw_weight_N = draw_weight_N
+        self.position = position
+
+    def __len__(self) -> int:
+        return self.length
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The rows of an epoch, in their order, over all ranks."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+        if self.draw_weight_N is None:
+            return random.permutation(self.rows).astype(np.int64)
+        return random.choice(self.rows, size=self.rows, p=self.draw_weight_N / self.draw_weight_N.sum()).astype(np.int64)
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch, done = self.position()
+        parts = np.array_split(self.order(epoch), self.steps * self.world)
+        for step in range(done, self.length):
+            yield epoch, parts[step * self.world + self.rank]
+
+
+class InOrder(Sampler[Key]):
+    """Rows rank, rank + world, ...: each row once over all ranks, none padded."""
+
+    def __init__(self, rows: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
+        mine = np.arange(rank, rows, world, dtype=np.int64)
+        self.parts = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Key]:
+        for part in self.parts:
+            yield 0, part
+
+
+class Rows(Dataset[Batch]):
+    """Rows of one split, or of the train split followed by its augmented copies, as whole batches of uint8."""
+
+    def __init__(self, splits: list[Path], online: Online | None = None) -> None:
+        """Open the splits; `online` is applied per item here unless it works on the batch."""
+        self.folders = splits
+        self.online = online if online is not None and online.where == "item" else None
+        self._open()
+
+    def _open(self) -> None:
+        self.splits = [Split(folder) for folder in self.folders]
+        self.first = np.cumsum([0] + [len(split) for split in self.splits])
+        tables = [split.table for split in self.splits]
+        self.label_N = np.concatenate([table["label"].to_numpy(dtype=np.int64) for table in tables])
+        self.weight_N = np.concatenate([table["weight"].to_numpy(dtype=np.float32) for table in tables])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"folders": self.folders, "online": self.online}  # workers map the files themselves
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def images(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 (B, H, W, C) of rows over all splits."""
+        if len(self.splits[-1]) == 0 or len(self.splits) == 1:
+            return self.splits[0].images(index_B)
+        split = self.splits[0]
+        out = np.empty((len(index_B), split.height, split.width, split.channels), dtype=np.uint8)
+        of = np.searchsorted(self.first, index_B, side="right") - 1
+        for number in np.unique(of):
+            out[of == number] = self.splits[number].images(index_B[of == number] - self.first[number])
+        return out
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index_B = key
+        image_BHWC = self.images(index_B)
+        if self.online is not None:
+            image_BHWC = self.online.items(image_BHWC, epoch, index_B)
+        return Batch(
+            image_BCHW=torch.from_numpy(image_BHWC).permute(0, 3, 1, 2),  # channels last in memory, as stored
+            target_B=torch.from_numpy(self.label_N[index_B]),
+            weight_B=torch.from_numpy(self.weight_N[index_B]),
+            index_B=torch.from_numpy(index_B),
+            epoch=epoch,
+        )
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
+
+
+def make_loader(rows: Rows, order: Sampler[Key], workers: int) -> DataLoader[Batch]:
+    """A loader with a generator of its own, so that it draws nothing from the global one.
+
+    Raises:
+        ValueError: /dev/shm is too small for the batches of so many workers.
+    """
+    if workers:
+        check_shared_memory(rows, order, workers)
+    return DataLoader(
+        rows,
+        batch_size=None,
+        sampler=order,
+        collate_fn=_same,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(0),
+        timeout=300 if workers else 0,  # s; a worker that hangs is an error, not an endless wait
+        multiprocessing_context="forkserver" if workers else None,
+    )
+
+
+def check_shared_memory(rows: Rows, order: Sampler[Key], workers: int, folder: str = "/dev/shm") -> None:
+    """Find out before training that batches would not fit into shared memory (a container's default is 64 MB)."""
+    if not Path(folder).is_dir():
+        return
+    split = rows.splits[0]
+    batch = max(len(part) for _, part in [next(iter(order))])
+    needed = batch * split.height * split.width * split.channels * workers * 3  # two prefetched and one in use
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"trainer.workers = {workers} needs {needed >> 20} MiB in {folder}, {free >> 20} MiB are free: "
+            "set trainer.workers to 0, or give the container more (docker run --shm-size=2g)"
+        )

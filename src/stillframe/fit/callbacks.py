@@ -1,0 +1,157 @@
+"""Callbacks of the training loop: checkpoints that a crash cannot spoil, a stop on request, the live line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from stillframe.fit.resume import Slot
+from stillframe.fit.tracking import Record
+from stillframe.nets import weights
+from stillframe.paths import replacing
+
+
+class Stopped(BaseException):
+    """A signal asked the training to stop; the state was saved at the next step."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal, as shells count: 143 for SIGTERM, 130 for SIGINT. DVC records nothing then."""
+        return 128 + self.signum
+
+
+class Resumable(Checkpoint):
+    """Saves the whole state every so many seconds, at each epoch's end, and when a signal asks to stop.
+
+    A `Checkpoint`, so that Lightning calls it after the module's and the other callbacks' hooks.
+    """
+
+    def __init__(self, slot: Slot, every_s: float) -> None:
+        self.slot, self.every_s = slot, every_s
+        self.saved_at = time.monotonic()
+        self.signum = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the signals; Lightning's own handler would end with exit code 0 and no checkpoint."""
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has registered its handlers by now; take the signals again."""
+        self.setup(trainer, pl_module, "fit")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Save when it is time; stop when asked to, on all ranks at the same step."""
+        due = time.monotonic() - self.saved_at >= self.every_s
+        asked = self._any(trainer, pl_module, 2 * self.signum + int(due))
+        stop, due = asked // 2, bool(asked % 2) or asked > 1
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the epoch's end is next, and that is where a whole epoch is kept
+        if stop or due:
+            self._save(trainer)
+        if stop:
+            raise Stopped(stop)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """An epoch's end is always kept."""
+        self._save(trainer)
+        stop = self._any(trainer, pl_module, self.signum)
+        if stop and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            raise Stopped(stop)
+
+    @staticmethod
+    def _any(trainer: pl.Trainer, pl_module: pl.LightningModule, value: int) -> int:
+        """The largest of the ranks' values."""
+        if trainer.world_size == 1:
+            return value
+        most = torch.tensor(value, device=pl_module.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.slot.last)
+        self.saved_at = time.monotonic()
+
+
+class Best(pl.Callback):
+    """Keeps the weights of the best epoch as safetensors; they become the stage's output."""
+
+    def __init__(self, path: Path, metric: str, higher: bool) -> None:
+        self.path, self.metric, self.sign = path, f"val/{metric}", 1.0 if higher else -1.0
+        self.value: float | None = None
+        self.epoch = -1
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep this epoch's weights when it is the best so far."""
+        if trainer.sanity_checking or self.metric not in trainer.callback_metrics:
+            return
+        value = float(trainer.callback_metrics[self.metric])
+        if value == value and (self.value is None or self.sign * value > self.sign * self.value):
+            self.value, self.epoch = value, trainer.current_epoch
+            if trainer.is_global_zero:
+                weights.save(pl_module.net, self.path)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"value": self.value, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.value, self.epoch = state_dict["value"], state_dict["epoch"]
+
+
+class History(Checkpoint):
+    """One row an epoch: kept on disk, sent to the record, printed as the live line."""
+
+    def __init__(self, path: Path, record: Record | None, epochs: int) -> None:
+        self.path, self.record, self.epochs = path, record, epochs
+        self.rows: list[dict[str, float]] = []
+        self.started = time.monotonic()
+        self.first = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Time left is estimated from the epochs of this process."""
+        self.started, self.first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep, send and print the epoch."""
+        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch
+        self.rows = [old for old in self.rows if old["epoch"] < epoch] + [{"epoch": float(epoch), **row}]
+        if not trainer.is_global_zero:
+            return
+        table = pd.DataFrame(self.rows)
+        with replacing(self.path) as temporary:
+            table.astype({"epoch": int}).to_csv(temporary, index=False)
+        if self.record is not None:
+            self.record.metrics(row, step=epoch)
+        left = (time.monotonic() - self.started) / (epoch + 1 - self.first) * (self.epochs - epoch - 1)
+        shown = "  ".join(f"{name} {row[name]:.4f}" for name in SHOWN if name in row)
+        print(f"epoch {epoch + 1}/{self.epochs}  {shown}  about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+
+SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/f1_macro")

@@ -1,0 +1,78 @@
+"""How many processes a stage needs, and how they are started and ended. No torch here: the parent stays thin."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from stillframe.config import Trainer
+
+PR_SET_PDEATHSIG = 1
+GRACE_S = 60.0
+
+
+def visible_gpus() -> int:
+    """GPUs that this process may use, without asking torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([word for word in chosen.split(",") if word.strip() not in ("", "-1")])
+    return len([path for path in Path("/dev").glob("nvidia[0-9]*")])
+
+
+def processes(trainer: Trainer) -> int:
+    """Processes on this node: `trainer.devices`, or with 0 all GPUs, or one CPU process."""
+    if trainer.devices:
+        return trainer.devices
+    return max(1, visible_gpus()) if trainer.accelerator != "cpu" else 1
+
+
+def already_launched() -> bool:
+    """Whether torchrun or SLURM has started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
+    """Run `python -m module` in `workers` processes and return an exit code; leaves none of them behind.
+
+    SIGTERM, SIGINT and SIGUSR1 are passed on to the whole group; the code is then 128 + signal.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}", "-m", module, *arguments]
+    environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers)), **os.environ}
+    group = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent, env=environment)
+    asked: list[int] = []
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+        if group.poll() is None:
+            os.killpg(group.pid, signum)
+
+    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        while True:
+            try:
+                code = group.wait(timeout=GRACE_S if asked else None)
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(group.pid, signal.SIGKILL)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        _end(group)
+    return 128 + asked[0] if asked else code
+
+
+def _end(group: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(group.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

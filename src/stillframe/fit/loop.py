@@ -1,0 +1,422 @@
+"""The training loop: everything around the module, from the resume state to the stage's outputs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+
+from stillframe import config
+from stillframe.data.loader import Batches, InOrder, Rows, make_loader
+from stillframe.data.online import make_online
+from stillframe.fit import lineage, probe
+from stillframe.fit.callbacks import Best, History, Resumable, Stopped
+from stillframe.fit.module import Fit
+from stillframe.fit.resume import WholeFiles, inputs_of, open_slot
+from stillframe.fit.tracking import Record, tracking_uri
+from stillframe.measure.scores import higher_is_better
+from stillframe.nets.build import Net
+from stillframe.paths import replacing, write_json
+from stillframe.sample import Card
+from stillframe.tasks import find
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a training is made from."""
+
+    task: str
+    seed: int
+    augment: config.Augment
+    model: config.Model
+    optim: config.Optim
+    trainer: config.Trainer
+    tracking: config.Tracking
+    train: Path
+    val: Path
+    card: Path
+    augmented: Path
+    trained: Path
+
+    def params(self) -> dict[str, Any]:
+        """The sections, flat."""
+        sections = {name: asdict(getattr(self, name)) for name in ("augment", "model", "optim", "trainer", "tracking")}
+        return config.flat({"task": self.task, "seed": self.seed, **sections})
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process among all: as torchrun, or else SLURM, has set it."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ and world in os.environ:
+            return int(os.environ[rank]), int(os.environ[world])
+    return 0, 1
+
+
+def _threads(trainer: config.Trainer) -> None:
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(trainer.threads or max(1, len(os.sched_getaffinity(0)) // local))
+
+
+def _device_type(trainer: config.Trainer) -> str:
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator = 'gpu', but torch sees no GPU here: use auto or cpu")
+    return "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _draw_weights(optim: config.Optim, rows: Rows) -> NDArray[np.float64] | None:
+    """Per row, for balanced sampling: the same chance for each class."""
+    if optim.sampler == "shuffle":
+        return None
+    counts = np.bincount(rows.label_N)
+    return np.asarray(1.0 / counts[rows.label_N], dtype=np.float64)
+
+
+class Training:
+    """One training, from its plan to its outputs."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Open the data, build the net; nothing is trained yet (ValueError: whatever is wrong, before the first step)."""
+        self.plan = plan
+        self.rank, self.world = rank_and_world()
+        _threads(plan.trainer)
+        self.device = _device_type(plan.trainer)
+        self.card = Card.read(plan.card)
+        self.task = find(plan.task)
+        self._check_metrics()
+        augmented = [plan.augmented] if plan.augmented.exists() else []
+        self.online = make_online(
+            plan.augment, image_size=self.card.height, channels=self.card.channels, device_type=self.device, seed=plan.seed
+        )
+        self.rows = Rows([plan.train, *augmented], self.online)
+        self.val_rows = Rows([plan.val])
+        if plan.trainer.overfit_batches:
+            self.val_rows = self.rows
+        torch.manual_seed(plan.seed)
+        self.net = self.task.build_net(plan.model, self.card)
+        self.slot, self.notes = open_slot(self._inputs(), list(plan.trainer.resume_anyway))
+
+    def _check_metrics(self) -> None:
+        self.task.check_metric(self.plan.trainer.monitor, self.card)
+        if self.plan.trainer.early_stopping is not None:
+            self.task.check_metric(self.plan.trainer.early_stopping.metric, self.card)
+
+    def _inputs(self) -> dict[str, Any]:
+        plan = self.plan
+        folders = [plan.train, plan.val, *([plan.augmented] if plan.augmented.exists() else [])]
+        data = [folder / "data-00000-of-00001.arrow" for folder in folders] + [plan.card]
+        here = Path(__file__).parent
+        code = sorted(path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py"))
+        return inputs_of(plan.params(), data, code)
+
+    # -- loaders ----------------------------------------------------------------------------------------------------
+    def _order(self, batch_size: int, module: Fit) -> Batches:
+        """The train batches of this rank; a resumed epoch goes on where it stopped."""
+        trainer = self.plan.trainer
+        return Batches(
+            len(self.rows),
+            batch_size,
+            seed=self.plan.seed,
+            rank=self.rank,
+            world=self.world,
+            limit=trainer.overfit_batches or trainer.limit_batches,
+            draw_weight_N=_draw_weights(self.plan.optim, self.rows),
+            position=partial(_position, module, fixed=bool(trainer.overfit_batches)),
+        )
+
+    def val_loader(self) -> Any:
+        """Validation batches of this rank: each row once over all ranks."""
+        rows = min(len(self.val_rows), 4096) if self.plan.trainer.overfit_batches else len(self.val_rows)
+        order = InOrder(rows, 4 * self.plan.trainer.batch_size, rank=self.rank, world=self.world)
+        return make_loader(self.val_rows, order, 0)
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+    def module(self, batch_size: int, lr: float) -> Fit:
+        """The LightningModule with its loaders."""
+        module = Fit(
+            self.net,
+            self.task,
+            self.card,
+            model=self.plan.model,
+            optim=_with_lr(self.plan.optim, lr),
+            seed=self.plan.seed,
+            online=self.online,
+            max_nonfinite=self.plan.trainer.max_nonfinite,
+        )
+        stop = self.plan.trainer.early_stopping
+        module.watched = {f"val/{self.plan.trainer.monitor}", f"val/{stop.metric if stop else 'loss'}"}
+        module.batch_size = batch_size
+        module.total_steps = -(-len(self._order(batch_size, module)) // self.plan.optim.accumulate) * self.plan.trainer.max_epochs
+        module.train_dataloader = lambda: make_loader(self.rows, self._order(int(module.batch_size), module), self.plan.trainer.workers)
+        module.val_dataloader = self.val_loader
+        return module
+
+    def decide(self) -> dict[str, Any]:
+        """Precision, learning rate and batch size: probed once, kept in the slot, the same for all ranks and resumes."""
+        settled = self.slot.state.with_name("decided.json")
+        if self.rank == 0 and not settled.exists():
+            write_json(settled, probe.decide(self))
+        deadline = time.monotonic() + 600
+        while not settled.exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError("rank 0 did not settle precision, learning rate and batch size within 600 s")
+            time.sleep(0.1)
+        return dict(config.yaml.safe_load(settled.read_text(encoding="utf-8")))
+
+
+def _position(module: Fit, *, fixed: bool) -> tuple[int, int]:
+    """(epoch, train batches of it that are done). `processed` is right at an epoch's end and after a resume, too."""
+    if module._trainer is None:
+        return 0, 0
+    loop = module.trainer.fit_loop
+    done = loop.epoch_loop.batch_progress.current.ready
+    if loop.max_batches and done >= loop.max_batches:  # saved at an epoch's end
+        done = 0
+    return (0 if fixed else loop.epoch_progress.current.processed), done
+
+
+def _with_lr(optim: config.Optim, lr: float) -> config.Optim:
+    from dataclasses import replace
+
+    return replace(optim, lr=lr)
+
+
+def make_trainer(training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Lightning's Trainer for a plan; quiet where its advice does not apply here."""
+    plan = training.plan.trainer
+    silence_lightning()
+    strategy: Any = plan.strategy
+    if training.world > 1 and strategy in ("auto", "ddp"):
+        from datetime import timedelta
+
+        from pytorch_lightning.strategies import DDPStrategy
+
+        strategy = DDPStrategy(timeout=timedelta(minutes=10), find_unused_parameters=training.plan.model.unfreeze_after is not None)
+    return pl.Trainer(
+        accelerator="gpu" if training.device == "cuda" else "cpu",
+        devices=max(1, training.world // plan.num_nodes),
+        num_nodes=plan.num_nodes,
+        strategy=strategy,
+        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[decided["precision"]],
+        max_epochs=plan.max_epochs,
+        accumulate_grad_batches=training.plan.optim.accumulate,
+        gradient_clip_val=training.plan.optim.clip_norm,
+        callbacks=callbacks,
+        logger=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        plugins=[WholeFiles()],
+        log_every_n_steps=10**9,
+        benchmark=True if training.device == "cuda" else None,
+        deterministic="warn" if training.device == "cpu" else None,
+    )
+
+
+def silence_lightning() -> None:
+    """Advice that does not apply: loaders and batches are made here on purpose."""
+    import logging
+
+    for text in (
+        ".*does not have many workers.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*resuming from a checkpoint that ended before the epoch ended.*",
+        ".*is not a shuffling.*",
+        ".*module.s. in eval mode at the start of training.*",
+        ".*`_forward_unimplemented`.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def progress_bar() -> pl.Callback:
+    """A bar that is drawn every 20 batches, so that small nets do not wait for it."""
+    from pytorch_lightning.callbacks import RichProgressBar
+
+    return RichProgressBar(refresh_rate=20)
+
+
+def _callbacks(training: Training, record: Record | None) -> tuple[list[pl.Callback], Best]:
+    plan, slot = training.plan, training.slot
+    best = Best(slot.folder / "best.safetensors", plan.trainer.monitor, higher_is_better(plan.trainer.monitor))
+    callbacks: list[pl.Callback] = [best, progress_bar()]
+    if plan.optim.ema_decay is not None:
+        from pytorch_lightning.callbacks import EMAWeightAveraging
+
+        callbacks.insert(0, EMAWeightAveraging(decay=plan.optim.ema_decay))
+    stop = plan.trainer.early_stopping
+    if stop is not None:
+        from pytorch_lightning.callbacks import EarlyStopping
+
+        mode = "max" if higher_is_better(stop.metric) else "min"
+        callbacks.append(
+            EarlyStopping(f"val/{stop.metric}", patience=stop.patience, min_delta=stop.min_delta, mode=mode, check_finite=False)
+        )
+    callbacks.append(History(slot.folder / "history.csv", record, plan.trainer.max_epochs))
+    callbacks.append(Resumable(slot, plan.trainer.checkpoint_seconds))
+    return callbacks, best
+
+
+def open_record(training: Training) -> Record | None:
+    """The MLflow record: a new run, or the one that a resumed training began. Rank 0 only."""
+    if training.rank != 0:
+        return None
+    plan, state = training.plan, training.slot.recall()
+    fresh = "journal" not in state
+    if fresh:
+        training.slot.remember(journal=Record.new_name(), uri=tracking_uri(plan.tracking))
+        state = training.slot.recall()
+    record = Record(state["journal"], plan.tracking, uri=state["uri"])
+    record.status("RUNNING")
+    if fresh:
+        describe(record, training)
+    else:
+        record.tags({"stillframe.resumed": "yes"})
+    return record
+
+
+def describe(record: Record, training: Training) -> None:
+    """What the run came from: parameters, code, data, packages, machine."""
+    plan, code = training.plan, lineage.code()
+    record.params(plan.params())
+    tags = {"mlflow.runName": f"{training.card.name}-{plan.model.name}-{plan.augment.name}", "mlflow.source.name": "dvc repro"}
+    tags |= {"mlflow.source.git.commit": code["git_commit"] or "none", "stillframe.dirty": str(code["dirty"])}
+    tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
+    tags |= {f"machine.{name}": value for name, value in lineage.machine().items()}
+    tags |= {f"dvc.{path.replace('/', '.')}": value for path, value in lineage.dvc_hashes().items()}
+    record.tags(tags)
+    changes = lineage.uncommitted()
+    if changes:
+        (training.slot.folder / "uncommitted.diff").write_text(changes, encoding="utf-8")
+        record.artifact(training.slot.folder / "uncommitted.diff", "lineage")
+    for name in ("params.yaml", "requirements.lock"):
+        if Path(name).exists():
+            record.artifact(Path(name), "lineage")
+    counts = config.yaml.safe_dump(training.card.counts, default_flow_style=True)
+    for split in ("train", "val"):
+        record.dataset(training.card.name, training.card.split_hash, f"data/prepared/{split}", split, counts[:1000])
+
+
+def run(plan: Plan) -> None:
+    """Train, resuming what was interrupted, and write the stage's outputs.
+
+    Raises:
+        ValueError: something is wrong with the plan or its data. NonFiniteLoss: the loss went off.
+        Stopped: a signal asked to stop; the state is kept.
+    """
+    training = Training(plan)
+    for note in training.notes if training.rank == 0 else []:
+        print(note)
+    decided = training.decide()
+    record = open_record(training)
+    callbacks, best = _callbacks(training, record)
+    try:
+        seconds, trainer = _fit(training, decided, callbacks)
+    except BaseException as problem:
+        if record is not None:
+            record.tags({"stillframe.problem": f"{type(problem).__name__}: {problem}"[:500]})
+            record.status("KILLED" if isinstance(problem, Stopped) else "FAILED")
+            record.close()
+        raise
+    if training.rank == 0:
+        assert record is not None
+        write_outputs(training, decided, best, trainer, seconds, record)
+
+
+def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]) -> tuple[float, pl.Trainer]:
+    plan, last = training.plan, training.slot.last
+    started = time.monotonic()
+    trainer = make_trainer(training, decided, callbacks)
+    module = training.module(decided["batch_size"], decided["lr"])
+    if plan.trainer.channels_last:
+        module.net.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if plan.trainer.compile:
+        module.net.backbone.compile()
+    if last.exists() and training.rank == 0:
+        print(f"resuming from {last}")
+    try:
+        trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(training, decided, str(error)) from None
+    assert trainer.state.finished, "training ended without finishing"
+    return time.monotonic() - started, trainer
+
+
+def out_of_memory(training: Training, decided: dict[str, Any], what: str) -> ValueError:
+    """An error that says what to change."""
+    size = training.card.height
+    return ValueError(
+        f"out of memory with trainer.batch_size = {decided['batch_size']}, {size} x {size} px, precision {decided['precision']}, "
+        f"model {training.plan.model.name}: halve trainer.batch_size and double optim.accumulate, or use bf16 ({what.splitlines()[0]})"
+    )
+
+
+def write_outputs(
+    training: Training, decided: dict[str, Any], best: Best, trainer: pl.Trainer, seconds: float, record: Record
+) -> None:
+    """artifacts/train: the best weights, what rebuilds the net, the history, the run's id. Then the slot is cleared."""
+    plan, slot, out = training.plan, training.slot, training.plan.trained
+    if best.value is None:
+        raise ValueError(f"trainer.monitor = {plan.trainer.monitor!r} was never finite: no epoch can be called the best")
+    out.mkdir(parents=True, exist_ok=True)
+    for source, target in (("best.safetensors", "model.safetensors"), ("history.csv", "history.csv")):
+        with replacing(out / target) as temporary:
+            shutil.copyfile(slot.folder / source, temporary)
+    net: Net = training.net
+    write_json(out / "model.json", {"task": plan.task, **asdict(net.spec)})
+    summary = summarise(training, decided, best, trainer, seconds)
+    write_json(out / "summary.json", summary)
+    record.metrics({"train/seconds": seconds, "train/best_epoch": best.epoch, f"train/best_{plan.trainer.monitor}": best.value})
+    for name in ("model.safetensors", "model.json", "history.csv", "summary.json"):
+        record.artifact(out / name, "model" if name.startswith("model") else "train")
+    record.status("FINISHED")
+    journal = record.journal.path.stem
+    run_id = record.close()
+    write_json(
+        out / "run.json",
+        {
+            "run_id": run_id,
+            "journal": journal,
+            "experiment": plan.tracking.experiment,
+            "tracking_uri": record.uri,
+            **lineage.code(),
+            "versions": lineage.versions(),
+            "dvc": lineage.dvc_hashes(),
+        },
+    )
+    shutil.rmtree(slot.folder)
+
+
+def summarise(training: Training, decided: dict[str, Any], best: Best, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
+    """What happened, in numbers."""
+    epochs = trainer.current_epoch
+    parameters = sum(p.numel() for p in training.net.parameters())
+    learnt = sum(p.numel() for p in training.net.parameters() if p.requires_grad)
+    return {
+        "best_epoch": best.epoch,
+        "epochs": epochs,
+        "stopped_early": epochs < training.plan.trainer.max_epochs,
+        "monitor": training.plan.trainer.monitor,
+        "best_value": best.value,
+        "seconds": round(seconds, 2),
+        "images_per_s": round(len(training.rows) * epochs / max(seconds, 1e-9), 1),
+        "parameters": parameters,
+        "trainable_parameters": learnt,
+        "device": training.device,
+        "devices": training.world,
+        **decided,
+    }
+
+

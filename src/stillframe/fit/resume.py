@@ -1,0 +1,113 @@
+"""What an unfinished training leaves behind, and when it may be taken up again.
+
+DVC deletes a stage's outs before it runs the stage, so the state lies outside them, in `.resume/<fingerprint>/`, where
+the fingerprint covers parameters, data and code: another configuration never resumes this one's state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from stillframe.paths import RESUME, read_json, replacing, write_json
+
+NEVER_MATTER = ("trainer.resume_anyway", "trainer.checkpoint_seconds", "tracking")
+BLOCKS, BLOCK = 64, 1 << 20
+
+
+def _digest(path: Path) -> str:
+    """sha256 over the size and 64 blocks of 1 MiB spread over the file: seconds even for a terabyte."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for block in range(BLOCKS):
+            file.seek(max(0, (size - BLOCK) * block // (BLOCKS - 1)))
+            digest.update(file.read(BLOCK))
+            if size <= BLOCK:
+                break
+    return digest.hexdigest()
+
+
+def inputs_of(params: dict[str, Any], data: list[Path], code: list[Path]) -> dict[str, Any]:
+    """Everything a training depends on, flat: `{"optim.lr": 0.001, "data:...": sha256, "code:...": sha256}`."""
+    facts = {key: value for key, value in params.items() if not key.startswith(NEVER_MATTER)}
+    facts |= {f"data:{path}": _digest(path) for path in data}
+    facts |= {f"code:{path.parent.name}/{path.name}": _digest(path) for path in code}
+    facts["code:torch"] = torch.__version__
+    return facts
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """16 hexadecimal digits over the inputs."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """Key -> "old -> new" where two sets of inputs differ."""
+    return {key: f"{old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key)}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one training's resume state."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint; there is none before the first was written."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def state(self) -> Path:
+        """Decisions that a resumed run must not make anew: precision, learning rate found, run id."""
+        return self.folder / "state.json"
+
+    def remember(self, **values: Any) -> None:
+        """Add to the state."""
+        write_json(self.state, {**self.recall(), **values})
+
+    def recall(self) -> dict[str, Any]:
+        """The state so far."""
+        return dict(read_json(self.state)) if self.state.exists() else {}
+
+
+def open_slot(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -> tuple[Slot, list[str]]:
+    """The slot for these inputs, and what to tell the user about other unfinished trainings.
+
+    A training with other inputs is resumed only when every difference is named in `allowed` (trainer.resume_anyway).
+    """
+    own = Slot(root / fingerprint(inputs))
+    notes: list[str] = []
+    if not own.last.exists():
+        for other in sorted(root.glob("*/inputs.json")):
+            slot = Slot(other.parent)
+            if not slot.last.exists():
+                continue
+            changed = differences(read_json(other), inputs)
+            if changed and set(changed) <= set(allowed):
+                return slot, [f"resuming {slot.folder} although it differs in {', '.join(changed)}: trainer.resume_anyway"]
+            listed = "; ".join(f"{key}: {what}" for key, what in list(changed.items())[:5])
+            notes.append(f"an unfinished training in {slot.folder} is not resumed, it differs in {listed}")
+    own.folder.mkdir(parents=True, exist_ok=True)
+    write_json(own.folder / "inputs.json", inputs)
+    return own, notes
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or not there: temporary name in the same folder, fsync, rename; loaded without pickle code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """Read a checkpoint; nothing in it is executed."""
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)

@@ -1,0 +1,24 @@
+"""From logits to decisions, by the frozen choices of the validation split; one function for every stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stillframe.measure.calibrate import decide, softmax
+
+
+def with_decisions(predictions: pd.DataFrame, choices: dict[str, Any]) -> pd.DataFrame:
+    """Add `probabilities` (calibrated, list of K), `predicted` (class index) and `confidence` (of it).
+
+    `choices` holds `temperature` and `threshold` (null: the most probable class).
+    """
+    probabilities_NK = softmax(np.stack(predictions["logits"].to_list()), choices["temperature"])
+    predicted_N = decide(probabilities_NK, choices["threshold"])
+    out = predictions.copy()
+    out["predicted"] = predicted_N.astype(np.int32)
+    out["confidence"] = probabilities_NK[np.arange(len(out)), predicted_N]
+    out["probabilities"] = list(probabilities_NK)
+    return out

@@ -1,0 +1,158 @@
+"""From a name to a net that takes uint8 pictures and gives logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillframe.config import Model, nearest
+from stillframe.nets import weights
+from stillframe.nets.plain import PlainCNN, TextbookCNN
+
+OWN = ("plain_cnn", "textbook_cnn")
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """What rebuilds a trained net; `artifacts/train/model.json`."""
+
+    name: str
+    classes: int
+    channels: int  # of the pictures that come in
+    image_size: int  # px
+    mean: list[float]  # per channel of the backbone, in 0..1
+    std: list[float]
+    drop_rate: float
+    drop_path_rate: float
+
+
+class Net(nn.Module):
+    """A backbone with its normalisation in front: uint8 (or float 0..255) pictures in, logits out.
+
+    What decides the answer besides the weights (mean, std, gray to RGB) lies inside, so that training, validation,
+    evaluation and export cannot differ in it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, spec: NetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255, persistent=False)
+        self._frozen: list[nn.Module] = []
+
+    def normalise(self, image_BCHW: Tensor) -> Tensor:
+        """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels."""
+        image = (image_BCHW.float() - self.mean[:, : image_BCHW.shape[1]]) / self.std[:, : image_BCHW.shape[1]]
+        return image.expand(-1, self.mean.shape[1], -1, -1) if image.shape[1] != self.mean.shape[1] else image
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Logits (B, K) of pictures (B, C, H, W), uint8 or float in 0..255."""
+        logits: Tensor = self.backbone(self.normalise(image_BCHW))
+        return logits.float()
+
+    def freeze(self, prefixes: list[str]) -> None:
+        """Keep the parameters whose names start so from learning, and their batch statistics from moving.
+
+        Raises:
+            ValueError: a prefix that no parameter has; names the nearest.
+        """
+        names = [name for name, _ in self.backbone.named_parameters()]
+        stems = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
+        for prefix in prefixes:
+            if prefix not in stems:
+                raise ValueError(f"model.freeze: no part {prefix!r} in {self.spec.name}: {nearest(prefix, stems)}")
+        self._frozen = [module for name, module in self.backbone.named_modules() if name in prefixes]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def thaw(self) -> None:
+        """Let everything learn."""
+        for module in self._frozen:
+            module.requires_grad_(True)
+        self._frozen = []
+        self.train(self.training)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a part does not learn."""
+        return bool(self._frozen)
+
+    def train(self, mode: bool = True) -> Net:
+        """As of torch, but frozen parts stay in evaluation mode: their batch statistics must not move."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def backbone(spec: NetSpec, pretrained: bool = False) -> nn.Module:
+    """The net without normalisation.
+
+    Raises:
+        ValueError: no such model in timm or here; names the nearest one.
+    """
+    inputs = len(spec.mean)
+    if spec.name == "plain_cnn":
+        return PlainCNN(inputs, spec.classes, spec.drop_rate)
+    if spec.name == "textbook_cnn":
+        return TextbookCNN(inputs, spec.classes, spec.image_size, spec.drop_rate)
+    import timm
+
+    base = spec.name.split(".")[0]
+    if not timm.is_model(base):
+        raise ValueError(f"model.name = {spec.name!r}: {nearest(spec.name, [*OWN, *timm.list_models()])}")
+    options: dict[str, Any] = {"num_classes": spec.classes, "in_chans": inputs, "drop_rate": spec.drop_rate}
+    if spec.drop_path_rate:
+        options["drop_path_rate"] = spec.drop_path_rate
+    if base.startswith(("vit", "deit", "swin", "eva", "beit", "maxvit")):
+        options["img_size"] = spec.image_size
+    try:
+        made: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        advice = " (weights from the Hub need a network; model.weights also takes a file)" if pretrained else ""
+        raise ValueError(f"model.name = {spec.name!r}: timm cannot build it: {error}{advice}") from None
+    return made
+
+
+def _statistics(model: Model, channels: int, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
+    """Mean and deviation that the net expects, per channel of its input."""
+    if model.normalise == "data" or (model.normalise == "auto" and model.weights is None) or model.name in OWN:
+        if model.weights is not None and channels == 1:
+            return mean * 3, std * 3  # pretrained stems take three channels
+        return mean, [max(value, 1e-3) for value in std]  # a constant image has no deviation to divide by
+    import timm
+
+    name = model.name.split(".")[0]
+    if not timm.is_model(name):
+        raise ValueError(f"model.name = {model.name!r}: {nearest(model.name, [*OWN, *timm.list_models()])}")
+    settings = timm.get_pretrained_cfg(model.name)
+    return list(settings.mean), list(settings.std)
+
+
+def create(model: Model, *, classes: int, channels: int, image_size: int, mean: list[float], std: list[float]) -> Net:
+    """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
+
+    Raises:
+        ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
+    """
+    mean, std = _statistics(model, channels, mean, std)
+    spec = NetSpec(model.name, classes, channels, image_size, mean, std, model.drop_rate, model.drop_path_rate)
+    inner = backbone(spec, pretrained=model.weights == "hub")
+    if model.weights is not None and model.weights != "hub":
+        weights.load_pretrained(inner, weights.locate(model.weights))
+    net = Net(inner, spec)
+    net.freeze(model.freeze)
+    return net
+
+
+def rebuild(spec: NetSpec) -> Net:
+    """The net of a spec, untrained; the weights come from a file next."""
+    return Net(backbone(spec), spec)

@@ -1,0 +1,60 @@
+"""Stage 5: train with Lightning on any number of devices; early stopping on a validation metric; resumable.
+
+With several devices this process stays thin and starts torchrun; under torchrun or SLURM it is one of the ranks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stillframe.config import Augment, Model, Optim, Tracking, Trainer, read_params
+from stillframe.fit import launch
+from stillframe.paths import AUGMENTED, PREPARED, TRAIN
+
+
+def run(
+    task: str,
+    seed: int,
+    augment: Augment,
+    model: Model,
+    optim: Optim,
+    trainer: Trainer,
+    tracking: Tracking,
+    *,
+    train: Path = PREPARED / "train",
+    val: Path = PREPARED / "val",
+    card: Path = PREPARED / "card.json",
+    augmented: Path = AUGMENTED,
+    trained: Path = TRAIN,
+) -> int:
+    """Train and write `trained`. Returns the exit code: 0, or 143 and its kin when a signal asked to stop."""
+    workers = launch.processes(trainer)
+    if workers > 1 and not launch.already_launched():
+        from stillframe.fit.lock import exclusive
+
+        with exclusive():
+            return launch.torchrun("stillframe.stages.train", workers)
+    from stillframe.fit import loop
+    from stillframe.fit.callbacks import Stopped
+
+    plan = loop.Plan(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
+    try:
+        if launch.already_launched():
+            loop.run(plan)
+        else:
+            from stillframe.fit.lock import exclusive
+
+            with exclusive():
+                loop.run(plan)
+    except Stopped as stopped:
+        print(f"stopped by signal {stopped.signum}; `dvc repro` resumes", file=sys.stderr)
+        return stopped.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(*read_params("task", "seed", "augment", "model", "optim", "trainer", "tracking")))
+    except (ValueError, OSError) as problem:
+        sys.exit(f"train: {problem}")

@@ -1,0 +1,151 @@
+"""Image classification: one label an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stillframe.config import Model, Optim
+from stillframe.measure.scores import check_metric, confusion_scores
+from stillframe.nets import build
+from stillframe.nets.build import Net
+from stillframe.sample import Batch, Card, Prediction
+from stillframe.tasks.base import Loss, Tally, Task
+
+
+def build_net(model: Model, card: Card) -> Net:
+    """A fresh net with one logit a class (ValueError: unknown model, weights that do not fit)."""
+    return build.create(
+        model,
+        classes=len(card.classes),
+        channels=card.channels,
+        image_size=card.height,
+        mean=card.mean,
+        std=card.std,
+    )
+
+
+def class_weight_K(optim: Optim, card: Card) -> Tensor | None:
+    """samples / (K * samples of the class), as scikit-learn's "balanced"; None when optim.class_weights is none."""
+    if optim.class_weights == "none":
+        return None
+    count_K = np.array([card.counts["train"][name] for name in card.classes], dtype=np.float64)
+    return torch.tensor(count_K.sum() / (len(count_K) * count_K), dtype=torch.float32)
+
+
+def make_loss(optim: Optim, card: Card) -> Loss:
+    """Cross-entropy or focal loss (Lin et al. 2017) with label smoothing, class weights and sample weights.
+
+    The result is the mean over the batch, weighted by the samples' weights.
+    """
+    weight_K = class_weight_K(optim, card)
+    smoothing, classes = optim.label_smoothing, len(card.classes)
+
+    def loss(logits_BK: Tensor, batch: Batch) -> Tensor:
+        wanted_BK = batch.mixed_BK if batch.mixed_BK is not None else functional.one_hot(batch.target_B, classes).float()
+        wanted_BK = wanted_BK * (1 - smoothing) + smoothing / classes
+        log_BK = functional.log_softmax(logits_BK.float(), dim=1)
+        if optim.loss == "focal":
+            log_BK = log_BK * (1 - log_BK.exp()) ** optim.focal_gamma
+        if weight_K is not None:
+            log_BK = log_BK * weight_K.to(log_BK.device)
+        loss_B = -(wanted_BK * log_BK).sum(1)
+        return (loss_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
+
+    return loss
+
+
+def mix(optim: Optim, card: Card, batch: Batch) -> Batch:
+    """Mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), one of them a batch, drawn from torch's generator."""
+    if not (optim.mixup or optim.cutmix) or len(batch.target_B) < 2:
+        return batch
+    from torchvision.transforms import v2
+
+    cut = optim.cutmix > 0 and (optim.mixup == 0 or bool(torch.rand(()) < 0.5))
+    blend = v2.CutMix if cut else v2.MixUp
+    transform = blend(alpha=optim.cutmix if cut else optim.mixup, num_classes=len(card.classes))
+    image_BCHW, mixed_BK = transform(batch.image_BCHW.float(), batch.target_B)
+    return replace(batch, image_BCHW=image_BCHW, mixed_BK=mixed_BK)
+
+
+def step(net: Net, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
+    """Loss and prediction of a batch."""
+    logits_BK = net(batch.image_BCHW)
+    return loss(logits_BK, batch), Prediction(logits_BK, batch.index_B)
+
+
+def views(image_BCHW: Tensor, tta: str) -> list[Tensor]:
+    """The pictures a net is asked about: as they are ("none"), with their mirror images ("flips"), or all eight
+    symmetries of the square ("d4")."""
+    out = [image_BCHW]
+    if tta in ("flips", "d4"):
+        out += [image_BCHW.flip(3), image_BCHW.flip(2), image_BCHW.flip(2, 3)]
+    if tta == "d4":
+        out += [view.transpose(2, 3) for view in out]
+    return out
+
+
+@torch.no_grad()
+def predict(net: Net, batch: Batch, tta: str = "none") -> Prediction:
+    """What the net says of a batch; logits are averaged over the views of `tta`."""
+    logits_BK = torch.stack([net(view) for view in views(batch.image_BCHW, tta)]).mean(0)
+    return Prediction(logits_BK, batch.index_B)
+
+
+class ClassTally:
+    """Confusion matrix and sum of losses; one `bincount` a batch."""
+
+    def __init__(self, classes: list[str]) -> None:
+        self.classes = classes
+        self.reset()
+
+    def reset(self) -> None:
+        """Start the next epoch."""
+        self.total: Tensor | None = None
+
+    def restore(self, counts: Tensor) -> None:
+        """Go on from the counts of a half-done epoch."""
+        self.total = counts
+
+    def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
+        """Count one batch; rows of the matrix are true classes, columns predicted ones."""
+        size = len(self.classes)
+        cell_B = batch.target_B * size + prediction.logits_BK.detach().argmax(1)
+        samples = len(batch.target_B)
+        counted = torch.bincount(cell_B, minlength=size * size).double()
+        tail = torch.stack([loss.detach().double() * samples, torch.full_like(loss, samples, dtype=torch.float64)])
+        both = torch.cat([counted, tail])
+        self.total = both if self.total is None else self.total.to(both.device) + both
+
+    def counts(self) -> Tensor:
+        """The matrix, the sum of losses, the number of samples: one float64 vector."""
+        if self.total is None:  # a rank without samples
+            return torch.zeros(len(self.classes) ** 2 + 2, dtype=torch.float64)
+        return self.total
+
+    def scores(self, counts: Tensor) -> dict[str, float]:
+        """`loss` and every score that a confusion matrix gives."""
+        matrix = counts[:-2].reshape(len(self.classes), -1).round().long().cpu().numpy()
+        samples = max(float(counts[-1]), 1.0)
+        return {"loss": float(counts[-2]) / samples, **confusion_scores(matrix, self.classes)}
+
+
+def tally(card: Card) -> Tally:
+    """A fresh tally."""
+    return ClassTally(card.classes)
+
+
+TASK = Task(
+    targets={},
+    build_net=build_net,
+    make_loss=make_loss,
+    mix=mix,
+    step=step,
+    predict=predict,
+    tally=tally,
+    check_metric=lambda name, card: check_metric(name, card.classes),
+)
