@@ -93,7 +93,7 @@ def test_the_most_confident_error_comes_first():
     table = predictions([0, 0, 1, 1, 0], [0.6, 0.97, 0.9, 0.2, 0.1])
     got = gallery_table(table, CLASSES, 2)
     assert got["id"].tolist() == ["img1.png", "img3.png"]
-    assert got["file"].tolist() == ["001.png", "002.png"]
+    assert got["file"].tolist() == ["gallery/001.png", "gallery/002.png"]
     assert got["rank"].tolist() == [1, 2]
     assert got["actual"].tolist() == ["good", "bad"]
     assert got["predicted"].tolist() == ["bad", "good"]

@@ -134,7 +134,7 @@ def gallery_table(predictions: pd.DataFrame, classes: Sequence[str], most: int) 
         most: rows, at most.
 
     Returns:
-        Columns rank (from 1), file (the picture's name), index (row in the split), id, actual, predicted,
+        Columns rank (from 1), file (the picture, in the stage's folder), index (row in the split), id, actual, predicted,
         confidence, suspected_label_error.
     """
     probabilities_NK = (
@@ -155,5 +155,5 @@ def gallery_table(predictions: pd.DataFrame, classes: Sequence[str], most: int) 
     wrong = wrong.sort_values(["confidence", "id"], ascending=[False, True], kind="stable").head(most)
     wrong = wrong.reset_index(drop=True)
     wrong.insert(0, "rank", np.arange(1, len(wrong) + 1))
-    wrong.insert(1, "file", [f"{rank:03d}.png" for rank in wrong["rank"]])
+    wrong.insert(1, "file", [f"gallery/{rank:03d}.png" for rank in wrong["rank"]])
     return wrong

@@ -1,0 +1,144 @@
+"""Where a net looked: Grad-CAM for nets with feature maps, the input gradient for the others.
+
+The maps come from captum; what is ours is finding the layer, so that any net works without naming one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
+FINE = 4  # cells a side from which a map shows a place; a coarser one is taken only when there is none
+BATCH = 16  # pictures at a time: gradients need far more memory than predictions
+
+
+def last_feature_map(net: nn.Module, image_BCHW: Tensor) -> nn.Module | None:
+    """The last module of the trunk whose output is a map (B, C, h, w) of the picture.
+
+    A map has the picture's proportions and more than one cell. Of the maps with at least `FINE` cells a side
+    the last one is taken, else the last one. None when what follows the maps are tokens (vision
+    transformers, mixers) or channels-last maps: an early map would explain little there.
+    """
+    height, width = image_BCHW.shape[-2:]
+    seen: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim >= 3:
+            seen.append((module, tuple(output.shape)))
+
+    hooks = [module.register_forward_hook(note) for module in net.modules() if module is not net]
+    try:
+        with torch.no_grad():
+            net(image_BCHW[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    def side(shape: tuple[int, ...]) -> int:
+        """Cells of the shorter side; 1 for a pooled map, 0 for what is no map."""
+        if len(shape) != 4:
+            return 0
+        h, w = shape[2:]
+        if h > height or w > width or abs(h * width - w * height) > max(height, width):
+            return 0
+        return min(h, w)
+
+    called = [id(module) for module, _ in seen]
+    fallback = None
+    for module, shape in reversed(seen):
+        cells = side(shape)
+        if cells == 0 and fallback is None:
+            return None
+        if cells > 1 and called.count(id(module)) == 1:
+            if cells >= FINE:
+                return module
+            fallback = fallback or module
+    return fallback
+
+
+def explain(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> tuple[NDArray[np.float32], str]:
+    """What in each picture speaks for the given class.
+
+    Grad-CAM (Selvaraju et al. 2017) on the last feature map; for nets without one the absolute gradient of
+    the class's logit by the pixels (Simonyan et al. 2014), blurred a little.
+
+    Args:
+        net: takes pictures (B, C, H, W) in 0..255 and gives logits (B, K); left in the mode it was in.
+        image_BCHW: uint8.
+        class_B: class indices.
+
+    Returns:
+        heat_BHW, float32 in 0..1 (all 0 where nothing speaks for the class), and the method's name.
+    """
+    training = net.training
+    net.eval()
+    try:
+        device = next(net.parameters()).device
+        layer = last_feature_map(net, image_BCHW[:1].to(device))
+        parts = []
+        for first in range(0, len(image_BCHW), BATCH):
+            image = image_BCHW[first : first + BATCH].to(device).float().requires_grad_()
+            target = class_B[first : first + BATCH].to(device)
+            with torch.enable_grad():
+                heat = (
+                    _saliency(net, image, target) if layer is None else _grad_cam(net, layer, image, target)
+                )
+            parts.append(heat.detach().float().cpu())
+    finally:
+        net.train(training)
+    heat_BHW = torch.cat(parts) if parts else torch.zeros((0, *image_BCHW.shape[-2:]))
+    return _scaled(heat_BHW), INPUT_GRADIENT if layer is None else GRAD_CAM
+
+
+def _grad_cam(net: nn.Module, layer: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> Tensor:
+    """(B, H, W): the positive part of the class activation map, in the picture's size."""
+    from captum.attr import LayerGradCam
+
+    map_B1hw = LayerGradCam(net, layer).attribute(image_BCHW, class_B, relu_attributions=True)
+    size = tuple(image_BCHW.shape[-2:])
+    return nn.functional.interpolate(map_B1hw, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _saliency(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> Tensor:
+    """(B, H, W): the largest absolute gradient over the channels, averaged over a neighbourhood."""
+    from captum.attr import Saliency
+
+    gradient_BHW = Saliency(net).attribute(image_BCHW, class_B, abs=True).amax(1)
+    window = max(1, min(image_BCHW.shape[-2:]) // 16) * 2 + 1
+    pooled = nn.functional.avg_pool2d(
+        gradient_BHW[:, None], window, stride=1, padding=window // 2, count_include_pad=False
+    )
+    return pooled[:, 0]
+
+
+def _scaled(heat_BHW: Tensor) -> NDArray[np.float32]:
+    """Each map divided by its largest value."""
+    top = heat_BHW.amax((1, 2), keepdim=True) if len(heat_BHW) else heat_BHW
+    scaled = torch.where(top > 0, heat_BHW / top.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+    return np.asarray(scaled.clamp(0.0, 1.0).numpy(), dtype=np.float32)
+
+
+def overlay(image_HWC: NDArray[np.uint8], heat_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The picture, and to its right the same picture under its heat map.
+
+    Args:
+        image_HWC: uint8, 1 or 3 channels.
+        heat_HW: 0..1.
+
+    Returns:
+        uint8 RGB, (H, 2 W, 3); where the heat is 0 the right half is the picture in gray.
+    """
+    import cv2
+
+    rgb = image_HWC if image_HWC.shape[2] == 3 else np.repeat(image_HWC, 3, axis=2)
+    gray = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.float32)
+    levels = np.round(np.clip(heat_HW, 0.0, 1.0) * 255).astype(np.uint8)
+    colour = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32)
+    strength = 0.7 * np.clip(heat_HW, 0.0, 1.0)[..., None]
+    mixed = gray * (1 - strength) + colour * strength
+    return np.concatenate([rgb, np.round(mixed).astype(np.uint8)], axis=1)
