@@ -1,0 +1,207 @@
+"""Pass 2 begins: what is kept, what is quarantined and why; every image has a class, a group and a split at the end.
+
+The rows travel as a pandas frame, sorted by id. A step that quarantines a row fills its `reason` ("kind: detail").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stillframe.config import Data, nearest
+from stillframe.data import duplicates, split
+from stillframe.data.duplicates import Pairs
+from stillframe.data.sources import Row
+from stillframe.data.tables import canonical
+from stillframe.sample import SPLITS
+
+Thumbs = Callable[[list[int]], Mapping[int, bytes]]
+
+
+@dataclass
+class Verdict:
+    """The judged rows.
+
+    Attributes:
+        frame: one row a sample: columns id, label, name, split, group, weight, slices, reason and those of the survey.
+        classes: names in the order of the class indices.
+        near: confirmed near duplicates, as positions in `frame`, with hash distance and likeness.
+        scenes: groups of look-alikes that were too large to be one image.
+        warnings: what the user should know.
+    """
+
+    frame: pd.DataFrame
+    classes: list[str]
+    near: pd.DataFrame
+    scenes: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> pd.DataFrame:
+        """The rows that go into a split."""
+        return self.frame[self.frame["reason"] == ""]
+
+    @property
+    def quarantined(self) -> pd.DataFrame:
+        """The rows that do not."""
+        return self.frame[self.frame["reason"] != ""]
+
+
+def name_classes(rows: list[Row], data: Data) -> tuple[list[Row], dict[str, str], dict[str, int], list[str]]:
+    """Rows that are used, label -> class name, left-out labels with their counts, and the classes in order.
+
+    A label in neither `data.classes` nor `data.leave_out` gets no name, and its rows are quarantined later.
+
+    Raises:
+        ValueError: a label in two classes, or in a class and in `data.leave_out`.
+    """
+    out = {canonical(label) for label in data.leave_out}
+    owner: dict[str, str] = {}
+    for name, labels in (data.classes or {}).items():
+        for label in labels:
+            if owner.setdefault(canonical(label), name) != name or canonical(label) in out:
+                raise ValueError(f"data.classes.{name}: label {label!r} is also in {owner[canonical(label)]!r} or data.leave_out")
+    used, left = [], dict.fromkeys(data.leave_out, 0)
+    spelt = {canonical(label): label for label in data.leave_out}
+    for row in rows:
+        if canonical(row.label) in out:
+            left[spelt[canonical(row.label)]] += 1
+        else:
+            used.append(row)
+    labels = {row.label for row in used if row.label and not row.problem.startswith("conflict")}
+    if data.classes is not None:
+        names = {label: owner[canonical(label)] for label in labels if canonical(label) in owner}
+        return used, names, left, list(data.classes)
+    names = {label: label for label in labels}
+    return used, names, left, sorted(labels, key=_natural)
+
+
+def _natural(label: str) -> tuple[int, float, str]:
+    """Numbers by value and before words, so that "10" follows "9"."""
+    try:
+        return 0, float(label), label
+    except ValueError:
+        return 1, 0.0, label
+
+
+def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, left_out: int, thumbs: Thumbs) -> Verdict:
+    """Judge surveyed rows.
+
+    Args:
+        frame: columns id, label, name ("" for none), split, group, weight, reason, sha256, pixels, phash.
+        data: section `data`.
+        classes: names, in order.
+        seed: of the split.
+        left_out: rows that were left out by rule, for the message only.
+        thumbs: gives the thumbnails of positions in `frame`.
+
+    Raises:
+        ValueError: too much is bad, a class has nothing left, or the splits cannot be made.
+    """
+    verdict = Verdict(frame, classes, pd.DataFrame(columns=["first", "second", "bits", "likeness"]))
+    unknown = (frame["name"] == "") & (frame["reason"] == "")
+    frame.loc[unknown, "reason"] = "label not in data.classes: " + frame.loc[unknown, "label"].astype(str)
+    _conflicts(frame, data)
+    _leaks(frame)
+    _bar(frame, data, left_out)
+    near = _near(verdict, data, thumbs) if data.near_duplicates != "off" else np.empty((0, 2), dtype=np.int64)
+    linked = near if data.near_duplicates == "group" else near[:0]
+    kept = frame.index[frame["reason"] == ""].to_numpy()
+    place = np.full(len(frame), -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    part = frame.loc[kept, ["id", "group", "pixels"]].reset_index(drop=True)
+    groups = duplicates.name_groups(part, place[linked])
+    frame["own_group"] = frame["group"]
+    frame.loc[kept, "group"] = groups.to_numpy()
+    _check_classes(frame, classes)
+    fractions = {"val_fraction": data.val_fraction, "test_fraction": data.test_fraction}
+    frame.loc[kept, "split"] = split.assign(frame.loc[kept], seed=seed, **fractions)
+    _check_splits(verdict)
+    return verdict
+
+
+def _conflicts(frame: pd.DataFrame, data: Data) -> None:
+    """Equal pixels under two labels: all copies are quarantined, or the run stops."""
+    usable = frame[(frame["reason"] == "") & (frame["pixels"] != "")]
+    names = usable.groupby("pixels")["name"].nunique()
+    fights = usable[usable["pixels"].isin(names.index[names > 1])]
+    for _, copies in fights.groupby("pixels"):
+        words = ", ".join(f"{row.id} ({row.name_})" for row in copies.rename(columns={"name": "name_"}).head(4).itertuples())
+        frame.loc[copies.index, "reason"] = f"conflict: the same image under different labels: {words}"
+    conflicts = frame[frame["reason"].str.startswith("conflict")]
+    if len(conflicts) and data.conflicts == "error":
+        raise ValueError(f"{len(conflicts)} files are in conflict, e.g. {conflicts['id'].iloc[0]}: {conflicts['reason'].iloc[0]}")
+
+
+def _leaks(frame: pd.DataFrame) -> None:
+    """Of equal images in several given splits only those of one split stay: test before val before train."""
+    usable = frame[(frame["reason"] == "") & (frame["pixels"] != "")]
+    rank = usable["split"].map({"test": 0, "val": 1}).fillna(2)
+    best = rank.groupby(usable["pixels"]).transform("min")
+    for index in usable.index[rank > best]:
+        home = "test" if best[index] == 0 else "val"
+        frame.loc[index, "reason"] = f"leak: the same image is in the {home} split"
+
+
+def _bar(frame: pd.DataFrame, data: Data, left_out: int) -> None:
+    """Stop when too large a share is quarantined, or when nothing was there."""
+    bad = int((frame["reason"] != "").sum())
+    if not len(frame):
+        raise ValueError(f"no image is left to use ({left_out} left out by data.leave_out): check data.classes and data.leave_out")
+    if bad > data.max_bad_fraction * len(frame):
+        kinds = frame.loc[frame["reason"] != "", "reason"].map(kind).value_counts()
+        words = ", ".join(f"{count} {name}" for name, count in kinds.items())
+        hint = ""
+        if any(str(name).startswith("label not in") for name in kinds.index):
+            hint = f"; labels in the source: {', '.join(sorted(set(frame['label'].astype(str)))[:12])}"
+        raise ValueError(f"{bad} of {len(frame)} files are bad ({words}), more than data.max_bad_fraction = {data.max_bad_fraction:g}{hint}")
+
+
+def kind(reason: str) -> str:
+    """The part of a reason that is counted."""
+    return reason.split(":", 1)[0]
+
+
+def _near(verdict: Verdict, data: Data, thumbs: Thumbs) -> Pairs:
+    """Confirmed near duplicates among the kept rows (one of each set of exact copies), noted in the verdict."""
+    kept = verdict.kept.drop_duplicates("pixels")
+    kept = kept[kept["pixels"] != ""]
+    where = kept.index.to_numpy()
+    found = duplicates.candidates(kept["phash"].to_numpy(dtype=np.uint64), data.near_duplicate_bits)
+    pairs = where[found].reshape(-1, 2)
+    likeness = duplicates.confirm(pairs, thumbs(sorted(set(pairs.ravel().tolist()))))
+    sure = likeness >= duplicates.SAME
+    pairs, likeness = pairs[sure], likeness[sure]
+    hashes = verdict.frame["phash"].to_numpy(dtype=np.uint64)
+    bits = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
+    columns: dict[str, Any] = {"first": pairs[:, 0], "second": pairs[:, 1], "bits": bits, "likeness": likeness}
+    verdict.near = pd.DataFrame(columns).sort_values(["likeness", "first"], ascending=[False, True], ignore_index=True)
+    linked, verdict.scenes = duplicates.without_scenes(len(verdict.frame), pairs)
+    if verdict.scenes and data.near_duplicates == "group":
+        verdict.warnings.append(f"{verdict.scenes} group(s) of look-alikes are too large to be one image and were not joined: see the audit")
+    return linked
+
+
+def _check_classes(frame: pd.DataFrame, classes: list[str]) -> None:
+    counts = frame.loc[frame["reason"] == "", "name"].value_counts()
+    for name in classes:
+        if not counts.get(name, 0):
+            listed = int((frame["name"] == name).sum())
+            why = "every one is quarantined" if listed else nearest(name, set(frame["label"].astype(str)) - {""})
+            raise ValueError(f"class {name!r} has no usable image ({listed} listed): {why}")
+    if len(classes) < 2:
+        raise ValueError(f"only one class, {classes[0]!r}: there is nothing to tell apart; is data.path one folder too high or too low?")
+
+
+def _check_splits(verdict: Verdict) -> None:
+    counts = verdict.kept.groupby(["split", "name"]).size()
+    for name in verdict.classes:
+        for part in SPLITS:
+            if not counts.get((part, name), 0):
+                if part == "train":
+                    raise ValueError(f"class {name!r} has no image in the train split: it cannot be learnt")
+                verdict.warnings.append(f"class {name!r} has no image in the {part} split: its scores there are not defined")

@@ -1,0 +1,256 @@
+"""Pass 1: every file read and decoded once, in parallel, in chunks that land whole in the spool or not at all.
+
+A finished chunk is one Arrow file named after what went into it (paths, sizes, times, parameters) and after its own
+checksum, so that a run that was killed goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stillframe.config import Data
+from stillframe.data import idx
+from stillframe.data.decode import Picture, Refused, decode, resize, to_channels
+from stillframe.data.fingerprint import fingerprints
+from stillframe.data.sources import Listing, Row, to_path
+from stillframe.paths import replacing
+
+CHUNK_FILES, CHUNK_IDX = 64, 4000  # samples a chunk
+RAW_UP_TO = 256  # px: with data.store = auto smaller images are kept raw, larger ones as JPEG
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("reason", pa.string()),  # "" when the file can be used
+        ("sha256", pa.string()),  # of the file's bytes; "" when it could not be read
+        ("bytes", pa.int64()),
+        ("time_ns", pa.int64()),  # modification time when it was read
+        ("pixels", pa.string()),  # hash of the decoded pixels
+        ("phash", pa.uint64()),
+        ("thumb", pa.binary()),  # uint8 64 x 64, gray
+        ("mode", pa.string()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("channels", pa.int32()),
+        ("frames", pa.int32()),
+        ("turned", pa.bool_()),
+        ("notes", pa.string()),
+        ("sums", pa.list_(pa.float64())),  # per channel over the prepared image, of values 0..255
+        ("squares", pa.list_(pa.float64())),
+        ("image", pa.large_binary()),  # resized; raw or JPEG
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The parameters that decide what a chunk holds."""
+
+    image_size: int
+    resize: str
+    channels: str
+    encoding: str  # "raw", "jpeg" or "none" (an audit keeps no images)
+    min_px: int
+    max_megapixels: float
+
+    @classmethod
+    def of(cls, data: Data, *, keep_images: bool = True) -> Rule:
+        """From section `data`."""
+        encoding = data.store if data.store != "auto" else ("raw" if data.image_size <= RAW_UP_TO else "jpeg")
+        limits = (data.min_px, data.max_megapixels)
+        return cls(data.image_size, data.resize, data.channels, encoding if keep_images else "none", *limits)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some samples that one process takes on; picklable.
+
+    Attributes:
+        key: sha256 over everything that decides the outcome.
+        folder: the source.
+        spool: where the outcome is written.
+        rows: the samples, sorted by id.
+        rule: what is done with them.
+        idx_files: unpacked idx files by the name that ids begin with; empty for files.
+    """
+
+    key: str
+    folder: Path
+    spool: Path
+    rows: tuple[Row, ...]
+    rule: Rule
+    idx_files: dict[str, Path]
+
+    @property
+    def started(self) -> Path:
+        """The mark of a chunk that a process has begun and not ended."""
+        return self.spool / f"{self.key}.started"
+
+
+@cache
+def code() -> str:
+    """What the outcome of a chunk depends on beside its files and the rule: this code, and the decoders' versions."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in ("survey.py", "decode.py", "fingerprint.py", "idx.py"):
+        digest.update((here / name).read_bytes())
+    for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy"):
+        digest.update(version(package).encode())
+    return digest.hexdigest()
+
+
+def stamp(folder: Path, row: Row) -> tuple[int, int]:
+    """Size (bytes) and modification time (ns) of a sample's file; (-1, -1) when there is none to read."""
+    try:
+        seen = to_path(folder, row.id).stat()
+    except (OSError, ValueError):
+        return -1, -1
+    return seen.st_size, seen.st_mtime_ns
+
+
+def chunks(listing: Listing, rows: list[Row], folder: Path, spool: Path, rule: Rule) -> list[Chunk]:
+    """Cut the rows (sorted by id) into chunks with their keys."""
+    folder, spool = folder.absolute(), spool.absolute()
+    spool.mkdir(parents=True, exist_ok=True)
+    files: dict[str, Path] = {}
+    stamps: dict[str, tuple[int, int]] = {}
+    if listing.format == "idx":
+        for path in idx.image_files(folder):
+            name = path.name.removesuffix(".gz")
+            files[name] = idx.unpacked(path, spool)
+            stamps[name] = (path.stat().st_size, path.stat().st_mtime_ns)
+    size = CHUNK_IDX if files else CHUNK_FILES
+    out = []
+    for first in range(0, len(rows), size):
+        part = tuple(rows[first : first + size])
+        marks = [stamps[row.id.split("#")[0]] if files else stamp(folder, row) for row in part]
+        ids = [(row.id, row.problem, *mark) for row, mark in zip(part, marks, strict=True)]
+        text = json.dumps([code(), asdict(rule), ids], sort_keys=True)
+        out.append(Chunk(hashlib.sha256(text.encode()).hexdigest()[:32], folder, spool, part, rule, files))
+    return out
+
+
+def finished(chunk: Chunk) -> Path | None:
+    """The chunk's file in the spool if it is whole; a damaged one is deleted."""
+    for path in chunk.spool.glob(f"{chunk.key}.*.arrow"):
+        if path.name.split(".")[1] == hashlib.sha256(path.read_bytes()).hexdigest()[:32]:
+            return path
+        path.unlink()
+    return None
+
+
+def process(chunk: Chunk, decoder: Callable[..., Picture] = decode) -> None:
+    """Read, decode and judge a chunk's samples by themselves, and write the outcome to the spool."""
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    chunk.started.touch()
+    keep([examine(row, chunk, decoder) for row in chunk.rows], chunk)
+
+
+def keep(records: list[dict[str, Any]], chunk: Chunk) -> None:
+    """Write a chunk's records to the spool under their checksum."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA) as stream:
+        stream.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
+    content = sink.getvalue()
+    name = f"{chunk.key}.{hashlib.sha256(content).hexdigest()[:32]}.arrow"
+    with replacing(chunk.spool / name) as temporary:
+        temporary.write_bytes(content)
+    chunk.started.unlink(missing_ok=True)
+
+
+def examine(row: Row, chunk: Chunk, decoder: Callable[..., Picture] = decode) -> dict[str, Any]:
+    """One record of `SCHEMA` for one sample."""
+    record: dict[str, Any] = {
+        **{"id": row.id, "reason": row.problem, "sha256": "", "bytes": -1, "time_ns": -1, "pixels": "", "phash": 0, "thumb": b""},
+        **{"mode": "", "format": "", "width": 0, "height": 0, "channels": 0, "frames": 0, "turned": False, "notes": ""},
+        **{"sums": [], "squares": [], "image": b""},
+    }
+    try:
+        picture = _read(row, chunk, record, decoder)
+    except Refused as refusal:
+        record["reason"] = record["reason"] or str(refusal)
+        return record
+    except (OSError, ValueError) as error:
+        record["reason"] = record["reason"] or f"unreadable: {getattr(error, 'strerror', None) or error}"
+        return record
+    record["pixels"], record["phash"], thumb = fingerprints(picture.image)
+    record["thumb"] = thumb.tobytes()
+    for name in ("mode", "format", "width", "height", "frames", "turned"):
+        record[name] = getattr(picture, name)
+    record["notes"] = "; ".join(picture.notes)
+    _prepare(picture, chunk.rule, record)
+    return record
+
+
+def _read(row: Row, chunk: Chunk, record: dict[str, Any], decoder: Callable[..., Picture]) -> Picture:
+    rule = chunk.rule
+    if chunk.idx_files:
+        name, index = row.id.split("#")
+        image = idx.pixels(chunk.idx_files[name], int(index))
+        record["sha256"] = hashlib.sha256(image.tobytes()).hexdigest()
+        if min(image.shape[:2]) < rule.min_px:
+            raise Refused(f"too small: {image.shape[1]} x {image.shape[0]} px, less than data.min_px = {rule.min_px}")
+        return Picture(image, "L", "IDX", image.shape[1], image.shape[0])
+    if row.problem and not row.problem.startswith(("label", "weight", "split", "conflict")):
+        raise Refused(row.problem)  # nothing that may be opened
+    path = to_path(chunk.folder, row.id)
+    limit = int(rule.max_megapixels * 1e6 * 8) + (1 << 24)  # bytes: no sane file of so many pixels is larger
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise Refused("not a file: a folder" if stat.S_ISDIR(mode) else "not a file: a pipe, socket or device")
+    with path.open("rb") as file:
+        seen = os.fstat(file.fileno())
+        record["bytes"], record["time_ns"] = seen.st_size, seen.st_mtime_ns
+        if seen.st_size > limit:
+            raise Refused(f"too large: {seen.st_size} bytes")
+        content = file.read()
+    record["sha256"] = hashlib.sha256(content).hexdigest()
+    return decoder(content, min_px=rule.min_px, max_megapixels=rule.max_megapixels)
+
+
+def _prepare(picture: Picture, rule: Rule, record: dict[str, Any]) -> None:
+    """Fill in the prepared image and its sums."""
+    image = resize(picture.image, rule.image_size, rule.resize)
+    if rule.channels != "auto":
+        image = to_channels(image, 1 if rule.channels == "gray" else 3)
+    record["channels"] = image.shape[2]
+    if rule.encoding == "none":
+        return
+    values = image.reshape(-1, image.shape[2]).astype(np.float64)
+    record["sums"], record["squares"] = values.sum(axis=0).tolist(), (values * values).sum(axis=0).tolist()
+    if rule.encoding == "jpeg":
+        import simplejpeg
+
+        colours = "GRAY" if image.shape[2] == 1 else "RGB"
+        record["image"] = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=95, colorspace=colours, colorsubsampling="444")
+    else:
+        record["image"] = image.tobytes()
+
+
+def records(chunk: Chunk, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The records of a finished chunk, in order of id."""
+    path = finished_name(chunk)
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_stream(source).read_all()
+        yield from (table.select(columns) if columns else table).to_pylist()
+
+
+def finished_name(chunk: Chunk) -> Path:
+    """The chunk's file, which must be there."""
+    found = next(chunk.spool.glob(f"{chunk.key}.*.arrow"), None)
+    assert found is not None, f"chunk {chunk.key} is missing from the spool"
+    return found

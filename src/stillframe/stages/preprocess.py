@@ -1,0 +1,42 @@
+"""Stage 3: from the source folder to three splits of judged, decoded, resized images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stillframe.config import Data, read_params
+from stillframe.data.prepare import prepare
+from stillframe.paths import PREPARED, RAW, SOURCE, WORK
+
+
+def run(task: str, seed: int, data: Data, *, source: Path = SOURCE, raw: Path = RAW, prepared: Path = PREPARED) -> None:
+    """Read every file once, judge it, and write data/prepared.
+
+    Args:
+        task: what is to be learnt; decides nothing here yet, and makes another task another result.
+        seed: of the split.
+        data: section `data`.
+        source: the link to `raw` or to the user's own folder.
+        raw: what `fetch` left; its source.json is a dependency even where the user's own folder is the source.
+        prepared: written from scratch.
+
+    Raises:
+        FileNotFoundError: no source folder.
+        ValueError: the data cannot be used.
+    """
+    folder = source if source.exists() else raw
+    findings = prepare(folder, data, seed=seed, out=prepared, work=WORK)
+    for warning in findings.warnings:
+        print(f"preprocess: {warning}", file=sys.stderr)
+    sizes = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in findings.counts.items())
+    bad = sum(findings.quarantined.values())
+    print(f"{findings.kept:,} images ({sizes}); {bad:,} quarantined, {sum(findings.left_out.values()):,} left out by rule")
+    print(f"what was found: {prepared / 'audit.html'}")
+
+
+if __name__ == "__main__":
+    try:
+        run(*read_params("task", "seed", "data"))
+    except (ValueError, OSError) as problem:
+        sys.exit(f"preprocess: {problem}")
