@@ -44,7 +44,7 @@ def test_draws_on_the_device_are_the_draws_of_numpy_bit_for_bit():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "name, arguments",  # with ranges of one value nothing is left to chance: equal to albumentations, pixel by pixel
+    "name, arguments",  # ranges of one value leave nothing to chance: equal pixel by pixel
     [
         ("HorizontalFlip", {"p": 1.0}),
         ("VerticalFlip", {"p": 1.0}),
@@ -57,8 +57,14 @@ def test_draws_on_the_device_are_the_draws_of_numpy_bit_for_bit():
         ("Affine", {"translate_px": {"x": [5, 5], "y": [4, 4]}, "border_mode": 3, "p": 1.0}),
         ("Affine", {"translate_px": {"x": [5, 5], "y": [4, 4]}, "border_mode": 4, "p": 1.0}),
         ("Affine", {"translate_percent": {"x": [0.1, 0.1], "y": [-0.22, -0.22]}, "p": 1.0}),
-        ("RandomBrightnessContrast", {"brightness_limit": [0.1, 0.1], "contrast_limit": [-0.3, -0.3], "p": 1.0}),
-        ("RandomBrightnessContrast", {"brightness_limit": [-0.4, -0.4], "contrast_limit": [0.5, 0.5], "p": 1.0}),
+        (
+            "RandomBrightnessContrast",
+            {"brightness_limit": [0.1, 0.1], "contrast_limit": [-0.3, -0.3], "p": 1.0},
+        ),
+        (
+            "RandomBrightnessContrast",
+            {"brightness_limit": [-0.4, -0.4], "contrast_limit": [0.5, 0.5], "p": 1.0},
+        ),
         ("RandomCrop", {"height": PX, "width": PX}),
         ("RandomResizedCrop", {"size": [PX, PX], "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}),
         ("CoarseDropout", {"hole_height_range": [PX, PX], "hole_width_range": [PX, PX], "fill": 9, "p": 1.0}),
@@ -95,7 +101,12 @@ def test_affine_is_albumentations_affine_up_to_the_rounding_of_its_interpolation
 
 def test_brightness_by_the_mean_of_each_image():
     made = smooth(3)
-    arguments = {"brightness_limit": [0.2, 0.2], "contrast_limit": [0, 0], "brightness_by_max": False, "p": 1.0}
+    arguments = {
+        "brightness_limit": [0.2, 0.2],
+        "contrast_limit": [0, 0],
+        "brightness_by_max": False,
+        "p": 1.0,
+    }
     ours, theirs = (f("RandomBrightnessContrast", arguments, made).astype(int) for f in (batch, item))
     assert np.abs(ours - theirs).max() <= 1
 
@@ -160,8 +171,16 @@ def moments(values):
     "name, arguments, measure",
     [
         ("RandomBrightnessContrast", {"brightness_limit": 0.2, "contrast_limit": 0.3, "p": 0.6}, "mean"),
-        ("CoarseDropout", {"num_holes_range": [1, 3], "hole_height_range": [2, 6], "hole_width_range": [1, 9]}, "holes"),
-        ("CoarseDropout", {"hole_height_range": [0.1, 0.3], "hole_width_range": [0.2, 0.4], "p": 1.0}, "holes"),
+        (
+            "CoarseDropout",
+            {"num_holes_range": [1, 3], "hole_height_range": [2, 6], "hole_width_range": [1, 9]},
+            "holes",
+        ),
+        (
+            "CoarseDropout",
+            {"hole_height_range": [0.1, 0.3], "hole_width_range": [0.2, 0.4], "p": 1.0},
+            "holes",
+        ),
         ("Erasing", {"p": 0.7}, "holes"),
         ("RandomResizedCrop", {"size": [PX, PX], "scale": [0.2, 0.7]}, "left"),
         ("RandomResizedCrop", {"size": [PX, PX], "scale": [0.2, 0.7]}, "spread"),
@@ -226,7 +245,11 @@ def test_exact_transforms_are_the_same_on_a_gpu():
         ("Affine", {"rotate": [-5, 5], "interpolation": 2}, "interpolation = 2"),
         ("Affine", {"rotate": [-5, 5], "border_mode": 4}, "border_mode = 4"),
         ("RandomBrightnessContrast", {"ensure_safe_range": True}, "ensure_safe_range"),
-        ("RandomCrop", {"height": 40, "width": 40, "pad_if_needed": True, "pad_position": "random"}, "pad_position"),
+        (
+            "RandomCrop",
+            {"height": 40, "width": 40, "pad_if_needed": True, "pad_position": "random"},
+            "pad_position",
+        ),
         ("RandomResizedCrop", {"size": [PX, PX], "interpolation": 2}, "interpolation 0 or 1"),
     ],
 )

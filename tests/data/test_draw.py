@@ -41,7 +41,12 @@ def test_keyed_random_repeats_a_key_and_shares_one_stream():
     generator = draw.KeyedRandom()
 
     def take():
-        return [generator.random(), generator.randint(-2, 2), generator.uniform(1, 3), generator.generator.integers(9)]
+        return [
+            generator.random(),
+            generator.randint(-2, 2),
+            generator.uniform(1, 3),
+            generator.generator.integers(9),
+        ]
 
     generator.rekey(5, 6)
     first = take()

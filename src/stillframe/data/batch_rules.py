@@ -1,4 +1,4 @@
-"""Which transforms have a batched form (batch_augment.py), and with which arguments. Knows nothing of torch."""
+"""Which transforms have a batched form (batch_augment.py), with which arguments; knows nothing of torch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _affine(transform: Any) -> str:
 
 def is_shift(affine: Any) -> bool:
     """Whether an Affine only shifts by whole pixels, so that it needs no interpolation."""
-    still = {"scale": (1.0, 1.0), "shear": (0.0, 0.0)}
-    fixed = all(tuple(getattr(affine, name)[axis]) == range_ for name, range_ in still.items() for axis in "xy")
-    return fixed and tuple(affine.rotate) == (0.0, 0.0)
+    unscaled = all(tuple(affine.scale[axis]) == (1.0, 1.0) for axis in "xy")
+    unsheared = all(tuple(affine.shear[axis]) == (0.0, 0.0) for axis in "xy")
+    return unscaled and unsheared and tuple(affine.rotate) == (0.0, 0.0)
 
 
 def _holes(transform: Any) -> str:
@@ -39,18 +39,20 @@ def _holes(transform: Any) -> str:
 
 
 def _brightness(transform: Any) -> str:
-    return "RandomBrightnessContrast has no batched form with ensure_safe_range" if transform.ensure_safe_range else ""
+    if transform.ensure_safe_range:
+        return "RandomBrightnessContrast has no batched form with ensure_safe_range"
+    return ""
 
 
 def _crop(transform: Any) -> str:
     if transform.pad_if_needed and transform.pad_position != "center":
-        return f"RandomCrop has no batched form with pad_position = {transform.pad_position!r} (only 'center')"
+        return f"RandomCrop has no batched form with pad_position = {transform.pad_position!r} (only center)"
     return ""
 
 
 def _resized(transform: Any) -> str:
     if transform.interpolation not in (NEAREST, LINEAR) or transform.area_for_downscale is not None:
-        return "RandomResizedCrop has a batched form only with interpolation 0 or 1 and without area_for_downscale"
+        return "RandomResizedCrop's batched form needs interpolation 0 or 1 and no area_for_downscale"
     return ""
 
 
@@ -72,7 +74,7 @@ BATCHED: dict[str, Callable[[Any], str]] = {  # name -> why not with these argum
 
 
 def first_problem(transforms: Sequence[Any]) -> str:
-    """Why these albumentations transforms cannot run on the batch, naming the first one that cannot; "" if they can."""
+    """Why albumentations transforms cannot run on the batch, naming the first that cannot; "" if they can."""
     for transform in transforms:
         name = type(transform).__name__
         if name not in BATCHED:

@@ -2,8 +2,8 @@
 
 Not on the number of workers, on the rank, on the composition of a batch, or on where a run was resumed.
 
-The generator is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014) used
-by position: number n of a key is `mix(key + n * GOLDEN)`, so that any draw is had without those before it
+The generator is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014)
+used by position: number n of a key is `mix(key + n * GOLDEN)`, so that a draw needs none before it
 (counter-based, as in Salmon et al.: Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011).
 """
 
@@ -20,13 +20,13 @@ MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 MULTIPLIER_2 = 0x94D049BB133111EB
 WORD = (1 << 64) - 1
 OFFLINE = 1 << 32  # offline copy k is drawn as "epoch" OFFLINE + k: never the draw of an epoch of training
-PCG_INCREMENT = (GOLDEN << 64) | 0xDA3E39CB94B95BDB  # odd: one fixed PCG stream; the state tells samples apart
+PCG_INCREMENT = (GOLDEN << 64) | 0xDA3E39CB94B95BDB  # odd; one stream, the state tells samples apart
 
 Keys = NDArray[np.uint64]
 
 
 def mix(state: Keys) -> Keys:
-    """The output function of SplitMix64: a bijection of 64-bit words in which each bit moves half of all bits."""
+    """The output function of SplitMix64: a bijection in which each bit moves half of all 64 bits."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
     return state ^ (state >> np.uint64(31))
@@ -56,7 +56,7 @@ def uniform(key_B: Keys, first: int, count: int) -> NDArray[np.float64]:
 
 
 class KeyedRandom(random.Random):
-    """A `random.Random` and a numpy generator (`.generator`) that share one PCG64 stream and are re-keyed in about 1 us.
+    """A `random.Random` and a numpy generator (`.generator`) on one PCG64 stream, re-keyed in about 1 us.
 
     albumentations draws from both kinds. Its own `set_random_seed` makes two new generators per transform
     (38 us for three transforms: twice the work of the transforms at 128 px).
@@ -65,7 +65,7 @@ class KeyedRandom(random.Random):
     def __init__(self) -> None:
         self.bits = np.random.PCG64(0)
         self.generator = np.random.Generator(self.bits)
-        self.pcg: dict[str, Any] = {
+        self.pcg: Any = {
             "bit_generator": "PCG64",
             "state": {"state": 0, "inc": PCG_INCREMENT},
             "has_uint32": 0,

@@ -62,8 +62,8 @@ class Online:
             index_B: int64, row of each image in the split, on any device.
 
         Returns:
-            uint8 of the same shape on the same device; image b depends on (seed, epoch, index_B[b]) and its own
-            pixels only.
+            uint8 of the same shape on the same device; image b depends on (seed, epoch, index_B[b]) and its
+            own pixels only.
         """
         if self._built is None:
             from stillframe.data.batch_augment import BatchPolicy
@@ -74,7 +74,7 @@ class Online:
 
 
 def choose_where(augment: Augment, *, image_size: int, device_type: str) -> Literal["item", "batch"]:
-    """Where the online policy is applied: "batch" on a GPU and for small images, if each transform has a batch form.
+    """Where the online policy is applied: "batch" on a GPU and for small images, if every transform can.
 
     Raises:
         ValueError: `where: batch` and a transform or an argument without a batch form.
@@ -100,8 +100,8 @@ def make_online(augment: Augment, *, image_size: int, channels: int, device_type
         seed: of the run.
 
     Raises:
-        ValueError: the policy has an unknown transform or argument, a bad value, does not keep the images' shape,
-            or is to run on the batch and cannot.
+        ValueError: the policy has an unknown transform or argument, a bad value, does not keep the shape
+            of the images, or is to run on the batch and cannot.
     """
     if not augment.online:
         return None

@@ -1,4 +1,4 @@
-"""Augmentation policies: from `[{TransformName: {argument: value}}]` to albumentations, checked before any work."""
+"""Augmentation policies: from `[{TransformName: {argument: value}}]` to albumentations, checked first."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from pydantic import ValidationError
 from stillframe.config import nearest
 
 Policy = Sequence[dict[str, dict[str, Any]]]
-CHOICES = ("OneOf", "SomeOf", "Sequential")  # composes that may stand in a policy; they hold `transforms: [...]`
+CHOICES = (
+    "OneOf",
+    "SomeOf",
+    "Sequential",
+)  # composes that may stand in a policy; they hold `transforms: [...]`
 NOT_OURS = ("Lambda", "ToTensorV2", "ToTensor3D")  # need code, or make something that is not an image
 
 
 def albumentations() -> ModuleType:
     """The albumentations module, imported without its call home and without torch.
 
-    albumentations imports torch when it finds it (about one second, 200 MB) for the sake of ToTensorV2, which no
-    policy uses. While it is imported, torch is marked as absent (`sys.modules["torch"] = None`, the documented way
-    to make an import fail); afterwards the mark is gone and torch can be imported as ever.
+    albumentations imports torch when it finds it (about one second, 200 MB) for the sake of ToTensorV2, which
+    no policy uses. While it is imported, torch is marked as absent (`sys.modules["torch"] = None`, the
+    documented way to make an import fail); afterwards the mark is gone and torch can be imported as ever.
     """
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     block = "torch" not in sys.modules and "albumentations" not in sys.modules
@@ -64,11 +68,11 @@ def check_policy(policy: Policy, origin: str, shape: tuple[int, int, int] | None
     Args:
         policy: list of {TransformName: {argument: value}}.
         origin: where it stands, for messages, e.g. "augment.online".
-        shape: (height, width, channels) of the images, px; when given, each transform is tried on one such image.
+        shape: (height, width, channels) of the images, px; when given, each transform is tried on one.
 
     Raises:
-        ValueError: an unknown transform or argument (with the nearest right name), a value that is out of range or
-            of the wrong type, or a transform that does not give an image of the same shape back.
+        ValueError: an unknown transform or argument (with the nearest right name), a value out of range or of
+            the wrong type, or a transform that does not give an image of the same shape back.
     """
     made = build(policy, origin)
     if shape is not None:
@@ -147,7 +151,7 @@ def _try(made: list[Any], origin: str, shape: tuple[int, int, int]) -> None:
     if image.shape != shape:
         raise ValueError(
             f"{origin}: {', '.join(names)} make {_px(image.shape)} of {_px(shape)}: "
-            "a policy must keep the size (data.image_size), for instance by a crop of that size after a padding"
+            "a policy must keep the size (data.image_size), say by a crop of that size after a padding"
         )
 
 

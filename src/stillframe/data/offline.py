@@ -1,0 +1,224 @@
+"""Offline copies of train images: planned, drawn by (seed, copy, row), made in parallel, written in order.
+
+Pieces of an unfinished run lie in a spool, each whole and named after its checksum, so that a run that was killed
+goes on where it stopped and ends with the same bytes, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from stillframe.config import Augment
+from stillframe.data import draw, policy
+from stillframe.data.progress import bar
+from stillframe.data.store import FILE, SCHEMA, Split, SplitWriter
+from stillframe.paths import replacing
+
+ORIGIN = "augment.offline"
+PIECE = 256  # copies a piece, at most
+PIECE_BYTES = 1 << 25
+WORTH_S = 5.0  # less than this is left to do: not worth the start of processes
+VERSION = 1  # of what a piece holds: a change here makes old pieces useless
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which copies are made: copy `number_M[m]` of train row `row_M[m]`, sorted by row, then number."""
+
+    row_M: NDArray[np.int64]
+    number_M: NDArray[np.int64]  # 0-based, per row
+
+    def __len__(self) -> int:
+        return len(self.row_M)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some copies that one process makes; picklable."""
+
+    name: str
+    spool: Path
+    train: Path
+    digest: str  # of the train images
+    seed: int
+    policy: list[dict[str, dict[str, Any]]]
+    plan: Plan
+
+
+def plan_copies(label_N: NDArray[np.int64], *, copies: int, balance: str, seed: int) -> Plan:
+    """Decide how many copies each train row gets.
+
+    Args:
+        label_N: class index of each train row.
+        copies: of every row.
+        balance: "oversample" adds copies of each smaller class until it has as many images as the largest, spread
+            evenly: the numbers of copies of two rows of a class differ by one at most, and the seed decides which
+            rows get the one more.
+        seed: of the run.
+    """
+    count_N = np.full(len(label_N), copies, dtype=np.int64)
+    if balance == "oversample" and len(label_N):
+        size_K = np.bincount(label_N)
+        rank = draw.uniform(draw.keys(seed, draw.OFFLINE - 1, np.arange(len(label_N))), 0, 1)[:, 0]
+        for label in np.flatnonzero(size_K):
+            rows = np.flatnonzero(label_N == label)
+            each, rest = divmod(int(size_K.max() - size_K[label]) * (1 + copies), len(rows))
+            count_N[rows] += each
+            count_N[rows[np.argsort(rank[rows])[:rest]]] += 1
+    row_M = np.repeat(np.arange(len(label_N)), count_N)
+    first_M = np.repeat(np.cumsum(count_N) - count_N, count_N)
+    return Plan(row_M, np.arange(len(row_M)) - first_M)
+
+
+def make_copies(train: Path, augment: Augment, *, seed: int, out: Path, work: Path, workers: int = 0) -> Plan:
+    """Write the copies of a train split as a split of their own (of no rows when there is nothing to do).
+
+    Args:
+        train: folder of the train split.
+        augment: section `augment`, checked.
+        seed: of the run.
+        out: folder of the new split.
+        work: keeps finished pieces until all are made.
+        workers: processes; 0: one a core once more than a few seconds of work are left.
+
+    Returns:
+        The plan: row m of the new split is its copy m.
+
+    Raises:
+        ValueError: the train split is damaged.
+    """
+    split = Split(train)
+    labels = split.table["label"].to_numpy(dtype=np.int64)
+    plan = plan_copies(labels, copies=augment.copies, balance=augment.balance, seed=seed)
+    meta = {"height": split.height, "width": split.width, "channels": split.channels}
+    spool = work / "augment"
+    with SplitWriter(out, **meta, encoding=split.encoding) as writer:
+        pieces = _pieces(train, split, plan, augment, seed, spool)
+        _make_all(pieces, workers)
+        for piece in pieces:
+            writer.write(_read(piece))
+    shutil.rmtree(spool, ignore_errors=True)
+    return plan
+
+
+def _pieces(train: Path, split: Split, plan: Plan, augment: Augment, seed: int, spool: Path) -> list[Piece]:
+    """The plan cut up; each piece is named after all that decides what it holds."""
+    if not len(plan):
+        return []
+    digest = _digest(train / FILE)
+    spool.mkdir(parents=True, exist_ok=True)
+    resolved = policy.resolved(augment.offline, ORIGIN)
+    whole = json.dumps([VERSION, digest, seed, resolved, policy.version()], sort_keys=True)
+    size = max(1, min(PIECE, PIECE_BYTES // (split.height * split.width * split.channels)))
+    out = []
+    for first in range(0, len(plan), size):
+        part = Plan(plan.row_M[first : first + size], plan.number_M[first : first + size])
+        key = hashlib.sha256(whole.encode() + part.row_M.tobytes() + part.number_M.tobytes()).hexdigest()[:32]
+        entries = [dict(entry) for entry in augment.offline]
+        out.append(Piece(key, spool.absolute(), train.absolute(), digest, seed, entries, part))
+    return out
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_all(pieces: list[Piece], workers: int) -> None:
+    """Make what is not in the spool yet; in this process first, then in several if that is worth it."""
+    todo = [piece for piece in pieces if _finished(piece) is None]
+    with bar("offline copies", sum(len(piece.plan) for piece in pieces)) as advance:
+        advance(sum(len(piece.plan) for piece in pieces) - sum(len(piece.plan) for piece in todo))
+        begun, done = time.monotonic(), 0
+        while todo and workers <= 1:
+            advance(_make(todo.pop(0)))
+            done += 1
+            if workers == 0 and (time.monotonic() - begun) / done * len(todo) > WORTH_S:
+                break
+        for count in _in_processes(todo, workers):
+            advance(count)
+
+
+def _in_processes(todo: list[Piece], workers: int) -> Iterator[int]:
+    if not todo:
+        return
+    from joblib import Parallel, cpu_count, delayed
+
+    jobs = (delayed(_make)(piece) for piece in todo)
+    yield from Parallel(n_jobs=workers or cpu_count(), return_as="generator_unordered", batch_size=1)(jobs)
+
+
+@lru_cache(maxsize=1)
+def _split(train: Path, digest: str) -> Split:
+    """The train split, opened once a process."""
+    return Split(train)
+
+
+def _make(piece: Piece) -> int:
+    """Make a piece and put it into the spool; returns how many copies it holds."""
+    split = _split(piece.train, piece.digest)
+    rows, numbers = piece.plan.row_M, piece.plan.number_M
+    images = _images(split, piece)
+    table = split.table.iloc[rows].to_dict("records")
+    records = [
+        {**record, "id": f"{record['id']}#aug{number}", "source_id": record["id"], "image": image}
+        for record, number, image in zip(table, numbers.tolist(), images, strict=True)
+    ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA) as stream:
+        stream.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
+    content = sink.getvalue()
+    with replacing(piece.spool / f"{piece.name}.{hashlib.sha256(content).hexdigest()[:32]}.arrow") as temporary:
+        temporary.write_bytes(content)
+    return len(records)
+
+
+def _images(split: Split, piece: Piece) -> Iterator[bytes]:
+    """The copies as the split stores images; without a policy the stored bytes themselves."""
+    rows, numbers = piece.plan.row_M, piece.plan.number_M
+    if not piece.policy:
+        yield from (split.encoded[int(row)].as_py() for row in rows)
+        return
+    key_M = np.empty(len(rows), dtype=np.uint64)
+    for number in np.unique(numbers):
+        of_number = numbers == number
+        key_M[of_number] = draw.keys(piece.seed, draw.OFFLINE + int(number), rows[of_number])
+    for image in policy.ItemPolicy(piece.policy, ORIGIN)(split.images(rows), key_M):
+        yield _encode(image) if split.encoding == "jpeg" else image.tobytes()
+
+
+def _encode(image: NDArray[np.uint8]) -> bytes:
+    """JPEG, as preprocess writes it."""
+    import simplejpeg
+
+    colours = "GRAY" if image.shape[2] == 1 else "RGB"
+    encoded: bytes = simplejpeg.encode_jpeg(image, quality=95, colorspace=colours, colorsubsampling="444")
+    return encoded
+
+
+def _finished(piece: Piece) -> Path | None:
+    """The piece's file in the spool if it is whole; a damaged one is deleted."""
+    for path in piece.spool.glob(f"{piece.name}.*.arrow"):
+        if path.name.split(".")[1] == _digest(path)[:32]:
+            return path
+        path.unlink()
+    return None
+
+
+def _read(piece: Piece) -> list[dict[str, Any]]:
+    path = next(piece.spool.glob(f"{piece.name}.*.arrow"))
+    with pa.memory_map(str(path)) as source:
+        rows: list[dict[str, Any]] = pa.ipc.open_stream(source).read_all().to_pylist()
+    return rows

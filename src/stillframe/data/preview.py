@@ -1,0 +1,158 @@
+"""A sheet of real train samples: each original beside its offline copies and some of its online draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.config import Augment
+from stillframe.data import draw, policy
+from stillframe.data.store import Split
+from stillframe.paths import replacing
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
+
+ROWS, COPIES, DRAWS = 8, 3, 5  # most samples, copies and draws that are shown
+TILE, GAP, LEFT, TOP = 128, 8, 168, 92  # px
+PAPER, INK, FAINT, RULE, EMPTY = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de", "#f3f5f7"
+
+Pictures = list[NDArray[np.uint8] | None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring columns under one title; `tiles[row]` holds one picture a column, None for a blank."""
+
+    title: str
+    columns: list[str]
+    tiles: list[Pictures]
+
+
+def pick(label_N: NDArray[np.int64], classes: int, *, rows: int, seed: int) -> NDArray[np.int64]:
+    """Rows of a split, as many of each class as can be, in order of class; the seed decides which."""
+    rank = draw.uniform(draw.keys(seed, draw.OFFLINE - 2, np.arange(len(label_N))), 0, 1)[:, 0]
+    order = np.argsort(rank)
+    queues = [order[label_N[order] == label].tolist() for label in range(classes)]
+    chosen: list[int] = []
+    while len(chosen) < rows and any(queues):
+        chosen += [queue.pop(0) for queue in queues if queue][: rows - len(chosen)]
+    return np.array(sorted(chosen, key=lambda row: (label_N[row], chosen.index(row))), dtype=np.int64)
+
+
+def make_preview(
+    path: Path, *, train: Path, augmented: Path, augment: Augment, classes: list[str], name: str, seed: int
+) -> None:
+    """Write the sheet as PNG.
+
+    The online draws are those of albumentations at epochs 0, 1, ...: what a training that augments per item sees;
+    one that augments on the batch draws other values from the same ranges.
+
+    Args:
+        path: of the PNG.
+        train: folder of the train split.
+        augmented: folder of its offline copies.
+        augment: section `augment`, checked.
+        classes: names, by class index.
+        name: of the data set.
+        seed: of the run.
+    """
+    split, copies = Split(train), Split(augmented)
+    rows = pick(split.table["label"].to_numpy(), len(classes), rows=ROWS, seed=seed)
+    originals = split.images(rows)
+    table = split.table.iloc[rows]
+    groups = [Group("", ["original"], [[image] for image in originals])]
+    groups += _copies(copies, table["id"].tolist())
+    groups += _draws(augment, originals, rows, seed)
+    labels = [(classes[label], identity) for label, identity in zip(table["label"], table["id"], strict=True)]
+    _draw_sheet(path, f"{name}: augmentation “{augment.name}”", labels, groups)
+
+
+def _copies(copies: Split, ids: list[str]) -> list[Group]:
+    """The first offline copies of each sample."""
+    if not len(copies):
+        return []
+    of_source = copies.table.groupby("source_id").indices
+    found = [of_source.get(identity, np.empty(0, dtype=np.int64))[:COPIES] for identity in ids]
+    shown = max((len(rows) for rows in found), default=0)
+    if not shown:
+        return []
+    tiles: list[Pictures] = [[*copies.images(rows), *[None] * (shown - len(rows))] for rows in found]
+    return [Group("offline copies", [f"copy {number}" for number in range(shown)], tiles)]
+
+
+def _draws(augment: Augment, originals: NDArray[np.uint8], rows: NDArray[np.int64], seed: int) -> list[Group]:
+    """Some online draws of each sample."""
+    if not augment.online:
+        return []
+    online = policy.ItemPolicy(augment.online, "augment.online")
+    epochs = [online(originals, draw.keys(seed, epoch, rows)) for epoch in range(DRAWS)]
+    tiles: list[Pictures] = [list(images) for images in zip(*epochs, strict=True)]
+    return [Group("online, drawn anew each epoch", [f"epoch {epoch}" for epoch in range(DRAWS)], tiles)]
+
+
+def _font(size: int) -> FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and knows most scripts."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def _draw_sheet(path: Path, title: str, labels: list[tuple[str, str]], groups: list[Group]) -> None:
+    from PIL import Image, ImageDraw
+
+    columns = sum(len(group.columns) for group in groups)
+    width = LEFT + columns * (TILE + GAP) + (len(groups) - 1) * 2 * GAP + 2 * GAP
+    sheet = Image.new("RGB", (max(width, 560), TOP + len(labels) * (TILE + GAP) + 2 * GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((2 * GAP, 12), title, INK, _font(18))
+    for row, (label, identity) in enumerate(labels):
+        middle = TOP + row * (TILE + GAP) + TILE // 2
+        pen.text((2 * GAP, middle - 20), _fit(pen, label, _font(14)), INK, _font(14))
+        pen.text((2 * GAP, middle + 2), _fit(pen, identity, _font(10), tail=True), FAINT, _font(10))
+    x = LEFT
+    for group in groups:
+        span = len(group.columns) * (TILE + GAP) - GAP
+        if group.title:
+            pen.text((x, 44), group.title, INK, _font(13))
+            pen.line((x, 64, x + span, 64), RULE)
+        for column, name in enumerate(group.columns):
+            left = x + column * (TILE + GAP)
+            pen.text((left, 70), name, FAINT, _font(11))
+            for row, tiles in enumerate(group.tiles):
+                _paste(sheet, pen, tiles[column], left, TOP + row * (TILE + GAP))
+        x += span + 3 * GAP
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _paste(sheet: object, pen: ImageDraw, picture: NDArray[np.uint8] | None, left: int, top: int) -> None:
+    """One tile; small images are enlarged by a whole factor, so that their pixels stay what they are."""
+    from PIL import Image
+
+    if picture is None:
+        pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), EMPTY)
+        return
+    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    factor = TILE // max(image.size)
+    if factor >= 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    else:
+        image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    assert isinstance(sheet, Image.Image)
+    sheet.paste(image.convert("RGB"), (left + (TILE - image.width) // 2, top + (TILE - image.height) // 2))
+
+
+def _fit(pen: ImageDraw, text: str, font: FreeTypeFont, *, tail: bool = False) -> str:
+    """The text, cut to the width of the label column; `tail` keeps its end (of a path)."""
+    text = " ".join(text.split())
+    cut = text
+    while cut and pen.textlength(cut if cut == text else cut + "…", font) > LEFT - 4 * GAP:
+        cut = cut[1:] if tail else cut[:-1]
+    return cut if cut == text else (f"…{cut}" if tail else f"{cut}…")

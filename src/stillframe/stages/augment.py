@@ -1,0 +1,103 @@
+"""Stage 4: seeded offline copies and balancing of the train split; the policies resolved and shown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillframe.config import Augment, read_params
+from stillframe.data import policy
+from stillframe.data.offline import ORIGIN as OFFLINE
+from stillframe.data.offline import make_copies
+from stillframe.data.online import ORIGIN as ONLINE
+from stillframe.data.online import choose_where
+from stillframe.data.preview import make_preview
+from stillframe.data.store import Split
+from stillframe.paths import AUGMENTED, PREPARED, WORK, fresh_folder, write_json
+from stillframe.sample import Card
+
+
+def check(augment: Augment, card: Card) -> dict[str, str]:
+    """Check both policies before any work; returns where the online one runs, by device type.
+
+    Raises:
+        ValueError: an unknown transform or argument, a bad value, a policy that does not keep the images' shape,
+            `where: batch` for what has no batched form, or copies without a policy for them.
+    """
+    shape = (card.height, card.width, card.channels)
+    policy.check_policy(augment.offline, OFFLINE, shape)
+    policy.check_policy(augment.online, ONLINE, shape)
+    if augment.copies and not augment.offline:
+        raise ValueError(
+            f"augment.copies = {augment.copies} with an empty augment.offline would only repeat the images: "
+            "name transforms there, or set augment.copies to 0"
+        )
+    return {device: choose_where(augment, image_size=card.height, device_type=device) for device in ("cpu", "cuda")}
+
+
+def describe(augment: Augment, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int) -> dict[str, Any]:
+    """What policy.json says: each transform with the value of each argument, and how many copies were made."""
+    return {
+        "name": augment.name,
+        "albumentations": policy.version(),
+        "seed": seed,
+        "offline": policy.resolved(augment.offline, OFFLINE),
+        "copies": augment.copies,
+        "balance": augment.balance,
+        "counts": counts,
+        "online": policy.resolved(augment.online, ONLINE),
+        "where": augment.where,
+        "where_on": where,
+    }
+
+
+def run(
+    seed: int,
+    augment: Augment,
+    *,
+    train: Path = PREPARED / "train",
+    card: Path = PREPARED / "card.json",
+    augmented: Path = AUGMENTED,
+) -> None:
+    """Write data/augmented: the copies as a split (possibly of no rows), policy.json and preview.png.
+
+    Args:
+        seed: of the run.
+        augment: section `augment`.
+        train: the train split.
+        card: what preprocess measured.
+        augmented: written from scratch.
+
+    Raises:
+        FileNotFoundError: no prepared data.
+        ValueError: a policy cannot run (see `check`), or the train split is damaged.
+    """
+    known = Card.read(card)
+    where = check(augment, known)
+    fresh_folder(augmented)
+    plan = make_copies(train, augment, seed=seed, out=augmented, work=WORK)
+    label_N = Split(train).table["label"].to_numpy(dtype=np.int64)
+    sizes = [np.bincount(labels, minlength=len(known.classes)).tolist() for labels in (label_N, label_N[plan.row_M])]
+    counts = {name: {"train": sizes[0][k], "copies": sizes[1][k]} for k, name in enumerate(known.classes)}
+    write_json(augmented / "policy.json", describe(augment, where, counts, seed))
+    make_preview(
+        augmented / "preview.png",
+        train=train,
+        augmented=augmented,
+        augment=augment,
+        classes=known.classes,
+        name=known.name,
+        seed=seed,
+    )
+    print(f"{len(plan):,} offline copies of {len(label_N):,} train images (policy {augment.name!r})")
+    print(f"what the policy does to them: {augmented / 'preview.png'}")
+
+
+if __name__ == "__main__":
+    try:
+        run(*read_params("seed", "augment"))
+    except (ValueError, OSError) as problem:
+        sys.exit(f"augment: {problem}")
