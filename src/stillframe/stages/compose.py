@@ -5,55 +5,37 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from stillframe import config
-from stillframe.paths import CONF, PARAMS, RAW, SOURCE, write_text
-
-HEADER = "# Composed from conf/ by the stage `compose`. Edit conf/, not this file.\n"
+from stillframe import composing, config
+from stillframe.paths import CONF, PARAMS, RAW, SOURCE
 
 
-def compose(overrides: list[str], conf: Path = CONF) -> dict[str, Any]:
-    """The composed and checked configuration, as plain containers.
+def target_of(data_path: str | None) -> Path:
+    """Where data/source has to point: at the user's own folder, or at data/raw beside it.
 
     Raises:
-        ValueError: Hydra cannot compose (unknown group, option or key), or a value is wrong.
+        FileNotFoundError: the user's folder is not there.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=overrides)
-            values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(f"{conf}/ does not compose: {error}") from None
-    assert isinstance(values, dict)
-    config.check_all(values, origin=f"{conf}/ (composed)")
-    return {str(key): value for key, value in values.items()}
-
-
-def as_yaml(values: dict[str, Any]) -> str:
-    """Params as YAML that YAML 1.1 and 1.2 readers read alike."""
-    return HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line a parameter that differs."""
-    before, after = config.flat(old), config.flat(new)
-    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in sorted(before | after) if before.get(key) != after.get(key)]
+    if data_path is None:
+        return Path(os.path.relpath(RAW, SOURCE.parent))
+    target = Path(os.path.abspath(Path(data_path).expanduser()))  # a link of the user's own stays a link
+    if not target.is_dir():
+        raise FileNotFoundError(f"data.path = {data_path!r}: no such folder")
+    return target
 
 
 def link_source(data_path: str | None, source: Path = SOURCE) -> None:
-    """Point data/source at the user's own folder, or at data/raw, so that DVC watches what preprocess reads."""
-    target = Path(data_path).expanduser().resolve() if data_path else Path(os.path.relpath(RAW, source.parent))
+    """Point data/source at what preprocess reads, so that DVC watches it.
+
+    Raises:
+        FileNotFoundError: the user's folder is not there.
+        ValueError: something of the user's lies at data/source.
+    """
+    target = target_of(data_path)
     if source.is_symlink() and Path(os.readlink(source)) == target:
         return
+    if source.exists() and not source.is_symlink():
+        raise ValueError(f"{source} must be a link, but is a file or folder: move it away")
     source.parent.mkdir(parents=True, exist_ok=True)
     temporary = source.with_name(f".{source.name}.new")
     temporary.unlink(missing_ok=True)
@@ -62,26 +44,37 @@ def link_source(data_path: str | None, source: Path = SOURCE) -> None:
 
 
 def run(*, conf: Path = CONF, params: Path = PARAMS) -> None:
-    """Write params.yaml from conf/, unless `dvc exp run` has already written it with its own overrides."""
+    """Write params.yaml from conf/, unless `dvc exp run` has already written it with its own overrides.
+
+    Raises:
+        FileNotFoundError: no conf/, or the folder data.path is not there.
+        ValueError: conf/ does not compose, or a value is wrong.
+    """
     if os.environ.get("DVC_EXP_NAME"):
-        (data,) = config.read_params("data", path=params)
-        link_source(data.path)
+        values = composing.read(params)
+        config.check_all(values, origin=f"{params} (as `dvc exp run` composed it)")
         print(f"{params} is left as `dvc exp run` composed it")
-        return
-    write(compose([], conf), params)
+    else:
+        values = composing.compose([], conf)
+        composing.write(values, params)
+    link_source(values["data"]["path"], params.parent / SOURCE)
 
 
-def write(values: dict[str, Any], params: Path = PARAMS) -> None:
-    """Write params.yaml and say what changed."""
-    old = yaml.safe_load(params.read_text(encoding="utf-8")) if params.exists() else {}
-    for line in differences(old or {}, values):
-        print(f"  {line}")
-    write_text(params, as_yaml(values))
-    link_source(values["data"]["path"])
+def stale(*, conf: Path = CONF, params: Path = PARAMS) -> list[str]:
+    """What conf/ would change in params.yaml and data/source, one line each; [] when they are up to date."""
+    values = composing.compose([], conf)
+    found = composing.differences(composing.read(params), values)
+    source = params.parent / SOURCE
+    try:
+        target = str(target_of(values["data"]["path"]))
+    except FileNotFoundError as problem:
+        return [*found, str(problem)]
+    points_at = os.readlink(source) if source.is_symlink() else "no link"
+    return [*found, f"{source}: {points_at} -> {target}"] if points_at != target else found
 
 
 if __name__ == "__main__":
     try:
         run()
-    except (ValueError, FileNotFoundError) as problem:
+    except (ValueError, OSError) as problem:
         sys.exit(f"compose: {problem}")

@@ -42,13 +42,17 @@ def run(
         bins=choices["bins"],
         seed=seed,
         bootstrap=evaluate.bootstrap,
-        slices=evaluate.slices,
+        slices=list(dict.fromkeys([*facts.slices, *evaluate.slices])),
         gallery=evaluate.gallery,
     )
     draw_gallery(gallery, test, out)
     draw_explanations(predictions, facts, trained, test, evaluate.explain, out / "explain")
     record(trained, tracking, metrics)
-    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("accuracy", "f1_macro", "recall_macro", "ece") if name in metrics)
+    shown = "  ".join(
+        f"{name} {metrics[name]:.4f}"
+        for name in ("accuracy", "f1_macro", "recall_macro", "ece")
+        if name in metrics
+    )
     print(f"test: {shown}")
 
 
@@ -69,13 +73,17 @@ def chosen_rows(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
     """The most confident errors and as many right answers, spread over the classes; column `kind` says which."""
     wrong = predictions[predictions["predicted"] != predictions["label"]]
     right = predictions[predictions["predicted"] == predictions["label"]]
-    errors = wrong.sort_values(["confidence", "index"], ascending=[False, True]).head(count).assign(kind="error")
+    errors = (
+        wrong.sort_values(["confidence", "index"], ascending=[False, True]).head(count).assign(kind="error")
+    )
     turn = right.sort_values(["confidence", "index"], ascending=[False, True])
     turn = turn.assign(turn=turn.groupby("label").cumcount()).sort_values(["turn", "label"]).head(count)
     return pd.concat([errors, turn.drop(columns="turn").assign(kind="right")], ignore_index=True)
 
 
-def draw_explanations(predictions: pd.DataFrame, card: Card, trained: Path, test: Path, count: int, out: Path) -> None:
+def draw_explanations(
+    predictions: pd.DataFrame, card: Card, trained: Path, test: Path, count: int, out: Path
+) -> None:
     """Heat maps of what decided, on errors and on right answers, and explain.csv that lists them."""
     import cv2
     import torch
