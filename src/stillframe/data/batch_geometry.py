@@ -180,12 +180,12 @@ def affine(affine: Any) -> Step:
         height, width = image.shape[2:]
         applied = u[:, 0] < p
         dx, dy, _ = _translation(affine, u[:, 1:3], height, width)
-        inverse_B22 = torch.linalg.inv(_linear_part(affine, u[:, 3:8]))
-        size = torch.tensor([width, height], device=image.device, dtype=torch.float64)
-        shift_B2 = torch.stack([dx, dy], dim=1).double()
-        theta = torch.empty(len(image), 2, 3, device=image.device, dtype=torch.float64)
-        theta[:, :, :2] = inverse_B22 * size[None, None, :] / size[None, :, None]
-        theta[:, :, 2] = -2.0 * (inverse_B22 @ shift_B2[:, :, None])[:, :, 0] / size
+        a, b, c, d = _linear_part(affine, u[:, 3:8])
+        det = a * d - b * c
+        across, down = (d * dx - b * dy) / det, (a * dy - c * dx) / det
+        first = torch.stack([d / det, -b / det * (height / width), across * (-2.0 / width)], dim=1)
+        second = torch.stack([-c / det * (width / height), a / det, down * (-2.0 / height)], dim=1)
+        theta = torch.stack([first, second], dim=1)  # output place -> input place, both in -1..1
         grid = functional.affine_grid(theta.float(), list(image.shape), align_corners=False)
         moved = _sample(image, grid, affine.interpolation == NEAREST, int(affine.border_mode), affine.fill)
         return where(applied, moved, image)
@@ -193,18 +193,17 @@ def affine(affine: Any) -> Step:
     return Step(8, apply)
 
 
-def _linear_part(affine: Any, u_B5: Tensor) -> Tensor:
-    """Shear @ rotation @ scale, (B, 2, 2), with the signs of albumentations (y points down)."""
+def _linear_part(affine: Any, u_B5: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Shear @ rotation @ scale as (a, b, c, d) of [[a, b], [c, d]], with albumentations' signs (y points down)."""
     scale_x = between(u_B5[:, 0], *affine.scale["x"])
     scale_y = scale_x if affine.keep_ratio else between(u_B5[:, 1], *affine.scale["y"])
     turn = torch.deg2rad(between(u_B5[:, 2], *affine.rotate))
     shear_x = torch.tan(torch.deg2rad(-between(u_B5[:, 3], *affine.shear["x"])))
     shear_y = torch.tan(torch.deg2rad(-between(u_B5[:, 4], *affine.shear["y"])))
-    cos, sin, one = turn.cos(), turn.sin(), torch.ones_like(turn)
-    shear = torch.stack([one, shear_x, shear_y, one], dim=1).view(-1, 2, 2)
-    rotation = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
-    scale = torch.stack([scale_x, scale_y], dim=1)
-    return shear @ rotation * scale[:, None, :]
+    cos, sin = turn.cos(), turn.sin()
+    a, b = (cos - shear_x * sin) * scale_x, (sin + shear_x * cos) * scale_y
+    c, d = (shear_y * cos - sin) * scale_x, (shear_y * sin + cos) * scale_y
+    return a, b, c, d
 
 
 def random_resized_crop(transform: Any) -> Step:
@@ -213,11 +212,12 @@ def random_resized_crop(transform: Any) -> Step:
     nearest, p = transform.interpolation == NEAREST, float(transform.p)
 
     def apply(image: Tensor, u: Tensor) -> Tensor:
-        box = _crop_boxes(transform, u, image.shape[2], image.shape[3])
-        whole = box.new_tensor([0.0, 0.0, float(image.shape[3]), float(image.shape[2])])
-        x, y, w, h = torch.where((u[:, 0] < p)[:, None], box, whole).unbind(dim=1)
+        rows, columns = image.shape[2:]
+        applied, (x, y, w, h) = u[:, 0] < p, _crop_boxes(transform, u, rows, columns)
+        x, y = torch.where(applied, x, 0.0), torch.where(applied, y, 0.0)
+        w, h = torch.where(applied, w, float(columns)), torch.where(applied, h, float(rows))
         grids = []
-        for start, length, size, out in ((x, w, image.shape[3], width), (y, h, image.shape[2], height)):
+        for start, length, size, out in ((x, w, columns, width), (y, h, rows, height)):
             centre = torch.arange(out, device=image.device, dtype=torch.float64) + 0.5
             place = start[:, None] + centre * length[:, None] / out  # in px from the image's edge
             first, last = start[:, None] + 0.5, (start + length)[:, None] - 0.5  # pixel centres of the crop
@@ -230,8 +230,8 @@ def random_resized_crop(transform: Any) -> Step:
     return Step(3 + 2 * TRIES, apply)
 
 
-def _crop_boxes(transform: Any, u: Tensor, height: int, width: int) -> Tensor:
-    """Boxes (x, y, width, height) in px: float64 (B, 4), whole numbers."""
+def _crop_boxes(transform: Any, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """First column, first row, width and height in px: each float64 (B,), whole numbers."""
     area = between(u[:, 3 : 3 + TRIES], *transform.scale) * (height * width)
     low, high = (math.log(end) for end in transform.ratio)
     ratio = torch.exp(between(u[:, 3 + TRIES :], low, high))
@@ -244,5 +244,6 @@ def _crop_boxes(transform: Any, u: Tensor, height: int, width: int) -> Tensor:
     bounded = min(max(width / height, transform.ratio[0]), transform.ratio[1])  # nearest allowed ratio
     whole_w = min(width, round(height * bounded))
     whole_h = min(height, round(width / bounded))
-    middle = u.new_tensor([(width - whole_w) // 2, (height - whole_h) // 2, whole_w, whole_h])
-    return torch.where(any_fits[:, None], torch.stack([x, y, w, h], dim=1), middle)
+    x = torch.where(any_fits, x, float((width - whole_w) // 2))
+    y = torch.where(any_fits, y, float((height - whole_h) // 2))
+    return x, y, torch.where(any_fits, w, float(whole_w)), torch.where(any_fits, h, float(whole_h))

@@ -62,5 +62,6 @@ def where(chosen_B: Tensor, yes_BCHW: Tensor, no_BCHW: Tensor) -> Tensor:
 
 def colour_of(fill: Any, image: Tensor) -> Tensor:
     """A fill value (a number, or one a channel) as (1, C, 1, 1) or (1, 1, 1, 1), of the image's type."""
-    values = [float(value) for value in fill] if isinstance(fill, (tuple, list)) else [float(fill)]
-    return torch.tensor(values, device=image.device).to(image.dtype).view(1, -1, 1, 1)
+    if isinstance(fill, (tuple, list)):
+        return torch.tensor([float(value) for value in fill], device=image.device).to(image.dtype).view(1, -1, 1, 1)
+    return torch.full((1, 1, 1, 1), float(fill), device=image.device).to(image.dtype)  # no copy, so no wait for a GPU
