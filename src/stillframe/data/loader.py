@@ -52,7 +52,9 @@ class Batches(Sampler[Key]):
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
         if self.draw_weight_N is None:
             return random.permutation(self.rows).astype(np.int64)
-        return random.choice(self.rows, size=self.rows, p=self.draw_weight_N / self.draw_weight_N.sum()).astype(np.int64)
+        return random.choice(
+            self.rows, size=self.rows, p=self.draw_weight_N / self.draw_weight_N.sum()
+        ).astype(np.int64)
 
     def __iter__(self) -> Iterator[Key]:
         epoch, done = self.position()
@@ -158,7 +160,9 @@ def check_shared_memory(rows: Rows, order: Sampler[Key], workers: int, folder: s
         return
     split = rows.splits[0]
     batch = max(len(part) for _, part in [next(iter(order))])
-    needed = batch * split.height * split.width * split.channels * workers * 3  # two prefetched and one in use
+    needed = (
+        batch * split.height * split.width * split.channels * workers * 3
+    )  # two prefetched and one in use
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(

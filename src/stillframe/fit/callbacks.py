@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, EMAWeightAveraging
+from torch import nn
 
 from stillframe.fit.resume import Slot
 from stillframe.fit.tracking import Record
@@ -89,10 +90,26 @@ class Resumable(Checkpoint):
         self.saved_at = time.monotonic()
 
 
+class Average(EMAWeightAveraging):
+    """Lightning's exponential moving average, whose net can be asked for.
+
+    Lightning puts the training weights back before `on_validation_end`, where the best epoch is kept.
+    """
+
+    @property
+    def net(self) -> nn.Module:
+        """The averaged net."""
+        assert self._average_model is not None
+        averaged: nn.Module = self._average_model.module.net  # type: ignore[assignment]
+        return averaged
+
+
 class Best(pl.Callback):
     """Keeps the weights of the best epoch as safetensors; they become the stage's output."""
 
-    def __init__(self, path: Path, metric: str, higher: bool) -> None:
+    def __init__(self, path: Path, metric: str, higher: bool, average: Average | None = None) -> None:
+        """`average`: where the validated weights are the averaged ones."""
+        self.average = average
         self.path, self.metric, self.sign = path, f"val/{metric}", 1.0 if higher else -1.0
         self.value: float | None = None
         self.epoch = -1
@@ -105,7 +122,7 @@ class Best(pl.Callback):
         if value == value and (self.value is None or self.sign * value > self.sign * self.value):
             self.value, self.epoch = value, trainer.current_epoch
             if trainer.is_global_zero:
-                weights.save(pl_module.net, self.path)  # type: ignore[arg-type]
+                weights.save(self.average.net if self.average else pl_module.net, self.path)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -143,7 +160,9 @@ class History(Checkpoint):
             self.record.metrics(row, step=epoch)
         left = (time.monotonic() - self.started) / (epoch + 1 - self.first) * (self.epochs - epoch - 1)
         shown = "  ".join(f"{name} {row[name]:.4f}" for name in SHOWN if name in row)
-        print(f"epoch {epoch + 1}/{self.epochs}  {shown}  about {left:.0f} s left", file=sys.stderr, flush=True)
+        print(
+            f"epoch {epoch + 1}/{self.epochs}  {shown}  about {left:.0f} s left", file=sys.stderr, flush=True
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -67,7 +67,9 @@ def _shown(batches: InOrder, rank: int) -> Any:
     from rich.console import Console
     from rich.progress import track
 
-    return track(batches, description="predicting", console=Console(stderr=True), disable=rank != 0, transient=True)
+    return track(
+        batches, description="predicting", console=Console(stderr=True), disable=rank != 0, transient=True
+    )
 
 
 def predict_split(trained: Path, split: Path, trainer: Trainer, *, tta: str, batch_size: int) -> pd.DataFrame:
@@ -83,7 +85,10 @@ def predict_split(trained: Path, split: Path, trainer: Trainer, *, tta: str, bat
         parts = [_part(trained, split, trainer, tta, batch_size, 0, 1)]
     else:
         with ProcessPoolExecutor(world, mp_context=multiprocessing.get_context("spawn")) as pool:
-            asked = [pool.submit(_part, trained, split, trainer, tta, batch_size, rank, world) for rank in range(world)]
+            asked = [
+                pool.submit(_part, trained, split, trainer, tta, batch_size, rank, world)
+                for rank in range(world)
+            ]
             parts = [one.result() for one in asked]
     index_N = np.concatenate([index for index, _ in parts])
     logits_NK = np.concatenate([logits for _, logits in parts])

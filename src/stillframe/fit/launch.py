@@ -46,7 +46,16 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
 
     SIGTERM, SIGINT and SIGUSR1 are passed on to the whole group; the code is then 128 + signal.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}", "-m", module, *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={workers}",
+        "-m",
+        module,
+        *arguments,
+    ]
     environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers)), **os.environ}
     group = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent, env=environment)
     asked: list[int] = []
@@ -56,7 +65,9 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
         if group.poll() is None:
             os.killpg(group.pid, signum)
 
-    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {
+        signum: signal.signal(signum, pass_on) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
     try:
         while True:
             try:

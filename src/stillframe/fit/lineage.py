@@ -11,7 +11,18 @@ from typing import Any
 
 import yaml
 
-PACKAGES = ("stillframe", "torch", "torchvision", "timm", "pytorch-lightning", "albumentations", "numpy", "dvc", "mlflow", "hydra-core")
+PACKAGES = (
+    "stillframe",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "albumentations",
+    "numpy",
+    "dvc",
+    "mlflow",
+    "hydra-core",
+)
 
 
 def _git(*words: str) -> str | None:
@@ -26,7 +37,11 @@ def code() -> dict[str, Any]:
     """Commit, branch and whether files of the checkout differ from it."""
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
-    return {"git_commit": commit, "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "dirty": bool(changed)}
+    return {
+        "git_commit": commit,
+        "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": bool(changed),
+    }
 
 
 def uncommitted() -> str:
@@ -35,7 +50,7 @@ def uncommitted() -> str:
 
 
 def dvc_hashes(lock: Path = Path("dvc.lock")) -> dict[str, str]:
-    """"<stage>/deps|outs/<path>" -> DVC's md5, as far as dvc.lock knows them; code dependencies left out."""
+    """ "<stage>/deps|outs/<path>" -> DVC's md5, as far as dvc.lock knows them; code dependencies left out."""
     if not lock.exists():
         return {}
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
@@ -64,4 +79,10 @@ def machine() -> dict[str, str]:
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return {"host": platform.node(), "processor": platform.machine(), "cores": str(os.cpu_count()), "system": platform.platform(), "gpu": gpu}
+    return {
+        "host": platform.node(),
+        "processor": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": platform.platform(),
+        "gpu": gpu,
+    }

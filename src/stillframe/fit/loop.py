@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 from stillframe import config
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
 from stillframe.data.online import make_online
-from stillframe.fit import lineage, probe
-from stillframe.fit.callbacks import Best, History, Resumable, Stopped
+from stillframe.fit import probe
+from stillframe.fit.callbacks import Average, Best, History, Resumable, Stopped
 from stillframe.fit.module import Fit
+from stillframe.fit.outputs import open_record, write_outputs
 from stillframe.fit.resume import WholeFiles, inputs_of, open_slot
-from stillframe.fit.tracking import Record, tracking_uri
+from stillframe.fit.tracking import Record
 from stillframe.measure.scores import higher_is_better
-from stillframe.nets.build import Net
-from stillframe.paths import replacing, write_json
+from stillframe.paths import read_json, write_json
 from stillframe.sample import Card
 from stillframe.tasks import find
 
@@ -50,7 +49,9 @@ class Plan:
 
     def params(self) -> dict[str, Any]:
         """The sections, flat."""
-        sections = {name: asdict(getattr(self, name)) for name in ("augment", "model", "optim", "trainer", "tracking")}
+        sections = {
+            name: asdict(getattr(self, name)) for name in ("augment", "model", "optim", "trainer", "tracking")
+        }
         return config.flat({"task": self.task, "seed": self.seed, **sections})
 
 
@@ -95,7 +96,11 @@ class Training:
         self._check_metrics()
         augmented = [plan.augmented] if plan.augmented.exists() else []
         self.online = make_online(
-            plan.augment, image_size=self.card.height, channels=self.card.channels, device_type=self.device, seed=plan.seed
+            plan.augment,
+            image_size=self.card.height,
+            channels=self.card.channels,
+            device_type=self.device,
+            seed=plan.seed,
         )
         self.rows = Rows([plan.train, *augmented], self.online)
         self.val_rows = Rows([plan.val])
@@ -115,7 +120,9 @@ class Training:
         folders = [plan.train, plan.val, *([plan.augmented] if plan.augmented.exists() else [])]
         data = [folder / "data-00000-of-00001.arrow" for folder in folders] + [plan.card]
         here = Path(__file__).parent
-        code = sorted(path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py"))
+        code = sorted(
+            path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py")
+        )
         return inputs_of(plan.params(), data, code)
 
     # -- loaders ----------------------------------------------------------------------------------------------------
@@ -147,7 +154,7 @@ class Training:
             self.task,
             self.card,
             model=self.plan.model,
-            optim=_with_lr(self.plan.optim, lr),
+            optim=replace(self.plan.optim, lr=lr),
             seed=self.plan.seed,
             online=self.online,
             max_nonfinite=self.plan.trainer.max_nonfinite,
@@ -155,8 +162,13 @@ class Training:
         stop = self.plan.trainer.early_stopping
         module.watched = {f"val/{self.plan.trainer.monitor}", f"val/{stop.metric if stop else 'loss'}"}
         module.batch_size = batch_size
-        module.total_steps = -(-len(self._order(batch_size, module)) // self.plan.optim.accumulate) * self.plan.trainer.max_epochs
-        module.train_dataloader = lambda: make_loader(self.rows, self._order(int(module.batch_size), module), self.plan.trainer.workers)
+        module.total_steps = (
+            -(-len(self._order(batch_size, module)) // self.plan.optim.accumulate)
+            * self.plan.trainer.max_epochs
+        )
+        module.train_dataloader = lambda: make_loader(
+            self.rows, self._order(int(module.batch_size), module), self.plan.trainer.workers
+        )
         module.val_dataloader = self.val_loader
         return module
 
@@ -168,9 +180,11 @@ class Training:
         deadline = time.monotonic() + 600
         while not settled.exists():
             if time.monotonic() > deadline:
-                raise TimeoutError("rank 0 did not settle precision, learning rate and batch size within 600 s")
+                raise TimeoutError(
+                    "rank 0 did not settle precision, learning rate and batch size within 600 s"
+                )
             time.sleep(0.1)
-        return dict(config.yaml.safe_load(settled.read_text(encoding="utf-8")))
+        return dict(read_json(settled))
 
 
 def _position(module: Fit, *, fixed: bool) -> tuple[int, int]:
@@ -184,12 +198,6 @@ def _position(module: Fit, *, fixed: bool) -> tuple[int, int]:
     return (0 if fixed else loop.epoch_progress.current.processed), done
 
 
-def _with_lr(optim: config.Optim, lr: float) -> config.Optim:
-    from dataclasses import replace
-
-    return replace(optim, lr=lr)
-
-
 def make_trainer(training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
     """Lightning's Trainer for a plan; quiet where its advice does not apply here."""
     plan = training.plan.trainer
@@ -200,7 +208,10 @@ def make_trainer(training: Training, decided: dict[str, Any], callbacks: list[pl
 
         from pytorch_lightning.strategies import DDPStrategy
 
-        strategy = DDPStrategy(timeout=timedelta(minutes=10), find_unused_parameters=training.plan.model.unfreeze_after is not None)
+        strategy = DDPStrategy(
+            timeout=timedelta(minutes=10),
+            find_unused_parameters=training.plan.model.unfreeze_after is not None,
+        )
     return pl.Trainer(
         accelerator="gpu" if training.device == "cuda" else "cpu",
         devices=max(1, training.world // plan.num_nodes),
@@ -234,6 +245,7 @@ def silence_lightning() -> None:
         ".*module.s. in eval mode at the start of training.*",
         ".*`_forward_unimplemented`.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*sync_dist=True.*",  # the counts are summed over the ranks before they are logged
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message=text)
@@ -250,63 +262,27 @@ def progress_bar() -> pl.Callback:
 
 def _callbacks(training: Training, record: Record | None) -> tuple[list[pl.Callback], Best]:
     plan, slot = training.plan, training.slot
-    best = Best(slot.folder / "best.safetensors", plan.trainer.monitor, higher_is_better(plan.trainer.monitor))
-    callbacks: list[pl.Callback] = [best, progress_bar()]
-    if plan.optim.ema_decay is not None:
-        from pytorch_lightning.callbacks import EMAWeightAveraging
-
-        callbacks.insert(0, EMAWeightAveraging(decay=plan.optim.ema_decay))
+    average = Average(decay=plan.optim.ema_decay) if plan.optim.ema_decay is not None else None
+    monitor = plan.trainer.monitor
+    best = Best(slot.folder / "best.safetensors", monitor, higher_is_better(monitor), average)
+    callbacks: list[pl.Callback] = [*([average] if average else []), best, progress_bar()]
     stop = plan.trainer.early_stopping
     if stop is not None:
         from pytorch_lightning.callbacks import EarlyStopping
 
         mode = "max" if higher_is_better(stop.metric) else "min"
         callbacks.append(
-            EarlyStopping(f"val/{stop.metric}", patience=stop.patience, min_delta=stop.min_delta, mode=mode, check_finite=False)
+            EarlyStopping(
+                f"val/{stop.metric}",
+                patience=stop.patience,
+                min_delta=stop.min_delta,
+                mode=mode,
+                check_finite=False,
+            )
         )
     callbacks.append(History(slot.folder / "history.csv", record, plan.trainer.max_epochs))
     callbacks.append(Resumable(slot, plan.trainer.checkpoint_seconds))
     return callbacks, best
-
-
-def open_record(training: Training) -> Record | None:
-    """The MLflow record: a new run, or the one that a resumed training began. Rank 0 only."""
-    if training.rank != 0:
-        return None
-    plan, state = training.plan, training.slot.recall()
-    fresh = "journal" not in state
-    if fresh:
-        training.slot.remember(journal=Record.new_name(), uri=tracking_uri(plan.tracking))
-        state = training.slot.recall()
-    record = Record(state["journal"], plan.tracking, uri=state["uri"])
-    record.status("RUNNING")
-    if fresh:
-        describe(record, training)
-    else:
-        record.tags({"stillframe.resumed": "yes"})
-    return record
-
-
-def describe(record: Record, training: Training) -> None:
-    """What the run came from: parameters, code, data, packages, machine."""
-    plan, code = training.plan, lineage.code()
-    record.params(plan.params())
-    tags = {"mlflow.runName": f"{training.card.name}-{plan.model.name}-{plan.augment.name}", "mlflow.source.name": "dvc repro"}
-    tags |= {"mlflow.source.git.commit": code["git_commit"] or "none", "stillframe.dirty": str(code["dirty"])}
-    tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
-    tags |= {f"machine.{name}": value for name, value in lineage.machine().items()}
-    tags |= {f"dvc.{path.replace('/', '.')}": value for path, value in lineage.dvc_hashes().items()}
-    record.tags(tags)
-    changes = lineage.uncommitted()
-    if changes:
-        (training.slot.folder / "uncommitted.diff").write_text(changes, encoding="utf-8")
-        record.artifact(training.slot.folder / "uncommitted.diff", "lineage")
-    for name in ("params.yaml", "requirements.lock"):
-        if Path(name).exists():
-            record.artifact(Path(name), "lineage")
-    counts = config.yaml.safe_dump(training.card.counts, default_flow_style=True)
-    for split in ("train", "val"):
-        record.dataset(training.card.name, training.card.split_hash, f"data/prepared/{split}", split, counts[:1000])
 
 
 def run(plan: Plan) -> None:
@@ -335,7 +311,9 @@ def run(plan: Plan) -> None:
         write_outputs(training, decided, best, trainer, seconds, record)
 
 
-def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]) -> tuple[float, pl.Trainer]:
+def _fit(
+    training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]
+) -> tuple[float, pl.Trainer]:
     plan, last = training.plan, training.slot.last
     started = time.monotonic()
     trainer = make_trainer(training, decided, callbacks)
@@ -361,62 +339,3 @@ def out_of_memory(training: Training, decided: dict[str, Any], what: str) -> Val
         f"out of memory with trainer.batch_size = {decided['batch_size']}, {size} x {size} px, precision {decided['precision']}, "
         f"model {training.plan.model.name}: halve trainer.batch_size and double optim.accumulate, or use bf16 ({what.splitlines()[0]})"
     )
-
-
-def write_outputs(
-    training: Training, decided: dict[str, Any], best: Best, trainer: pl.Trainer, seconds: float, record: Record
-) -> None:
-    """artifacts/train: the best weights, what rebuilds the net, the history, the run's id. Then the slot is cleared."""
-    plan, slot, out = training.plan, training.slot, training.plan.trained
-    if best.value is None:
-        raise ValueError(f"trainer.monitor = {plan.trainer.monitor!r} was never finite: no epoch can be called the best")
-    out.mkdir(parents=True, exist_ok=True)
-    for source, target in (("best.safetensors", "model.safetensors"), ("history.csv", "history.csv")):
-        with replacing(out / target) as temporary:
-            shutil.copyfile(slot.folder / source, temporary)
-    net: Net = training.net
-    write_json(out / "model.json", {"task": plan.task, **asdict(net.spec)})
-    summary = summarise(training, decided, best, trainer, seconds)
-    write_json(out / "summary.json", summary)
-    record.metrics({"train/seconds": seconds, "train/best_epoch": best.epoch, f"train/best_{plan.trainer.monitor}": best.value})
-    for name in ("model.safetensors", "model.json", "history.csv", "summary.json"):
-        record.artifact(out / name, "model" if name.startswith("model") else "train")
-    record.status("FINISHED")
-    journal = record.journal.path.stem
-    run_id = record.close()
-    write_json(
-        out / "run.json",
-        {
-            "run_id": run_id,
-            "journal": journal,
-            "experiment": plan.tracking.experiment,
-            "tracking_uri": record.uri,
-            **lineage.code(),
-            "versions": lineage.versions(),
-            "dvc": lineage.dvc_hashes(),
-        },
-    )
-    shutil.rmtree(slot.folder)
-
-
-def summarise(training: Training, decided: dict[str, Any], best: Best, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
-    """What happened, in numbers."""
-    epochs = trainer.current_epoch
-    parameters = sum(p.numel() for p in training.net.parameters())
-    learnt = sum(p.numel() for p in training.net.parameters() if p.requires_grad)
-    return {
-        "best_epoch": best.epoch,
-        "epochs": epochs,
-        "stopped_early": epochs < training.plan.trainer.max_epochs,
-        "monitor": training.plan.trainer.monitor,
-        "best_value": best.value,
-        "seconds": round(seconds, 2),
-        "images_per_s": round(len(training.rows) * epochs / max(seconds, 1e-9), 1),
-        "parameters": parameters,
-        "trainable_parameters": learnt,
-        "device": training.device,
-        "devices": training.world,
-        **decided,
-    }
-
-

@@ -34,7 +34,16 @@ class Fit(pl.LightningModule):
     """
 
     def __init__(
-        self, net: Net, task: Task, card: Card, *, model: Model, optim: Optim, seed: int, online: Online | None, max_nonfinite: int
+        self,
+        net: Net,
+        task: Task,
+        card: Card,
+        *,
+        model: Model,
+        optim: Optim,
+        seed: int,
+        online: Online | None,
+        max_nonfinite: int,
     ) -> None:
         """`online`: the augmentation that works on the batch, if any (per-item ones work in the loader)."""
         super().__init__()
@@ -45,8 +54,12 @@ class Fit(pl.LightningModule):
         self.tallies = {"train": task.tally(card), "val": task.tally(card)}
         self.max_nonfinite = max_nonfinite
         self.nonfinite = torch.zeros((), dtype=torch.int64)
-        self.total_steps = 0  # optimizer steps of the whole training; asking the Trainer would start the loader too early
-        self.watched: set[str] = set()  # per-class metrics that decide something; the others come from validate
+        self.total_steps = (
+            0  # optimizer steps of the whole training; asking the Trainer would start the loader too early
+        )
+        self.watched: set[str] = (
+            set()
+        )  # per-class metrics that decide something; the others come from validate
 
     # -- one step, whatever the split -------------------------------------------------------------------------------
     def _step(self, batch: Batch, split: str) -> Tensor:
@@ -68,7 +81,9 @@ class Fit(pl.LightningModule):
         batch = self.task.mix(self.optim, self.card, batch)
         loss = self._step(batch, "train")
         if self.optim.l1:
-            loss = loss + self.optim.l1 * sum(p.abs().sum() for p in self.net.parameters() if p.requires_grad and p.ndim > 1)
+            loss = loss + self.optim.l1 * sum(
+                p.abs().sum() for p in self.net.parameters() if p.requires_grad and p.ndim > 1
+            )
         self._watch(loss)
         return loss
 

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from stillframe.fit.loop import Training
 
 PROBE_S = 1.0  # per precision
+RANGE_STEPS = 100  # of the LR range test; its suggestion leaves out the first ten and the last
 
 
 def decide(training: Training) -> dict[str, Any]:
     """`precision`, `lr` and `batch_size` for a training: as configured, or tried out where the configuration asks."""
     trainer = training.plan.trainer
     if training.world > 1 and (trainer.find_lr or trainer.find_batch_size):
-        raise ValueError("trainer.find_lr and trainer.find_batch_size need trainer.devices = 1: find first, then scale")
+        raise ValueError(
+            "trainer.find_lr and trainer.find_batch_size need trainer.devices = 1: find first, then scale"
+        )
     batch_size = find_batch_size(training) if trainer.find_batch_size else trainer.batch_size
     lr = find_lr(training, batch_size) if trainer.find_lr else training.plan.optim.lr
     precision = faster_precision(training, batch_size) if trainer.precision == "auto" else trainer.precision
@@ -52,7 +55,9 @@ def faster_precision(training: Training, batch_size: int) -> str:
         return "fp32"
     fp32, bf16 = (_seconds_a_step(training, batch_size, on) for on in (False, True))
     chosen = "bf16" if bf16 < 0.9 * fp32 else "fp32"
-    print(f"precision: {chosen} (a step of {batch_size} images: fp32 {1e3 * fp32:.1f} ms, bf16 {1e3 * bf16:.1f} ms)")
+    print(
+        f"precision: {chosen} (a step of {batch_size} images: fp32 {1e3 * fp32:.1f} ms, bf16 {1e3 * bf16:.1f} ms)"
+    )
     return chosen
 
 
@@ -65,7 +70,7 @@ def _tuner(training: Training) -> tuple[Any, pl.Trainer]:
     trainer = pl.Trainer(
         accelerator="gpu" if training.device == "cuda" else "cpu",
         devices=1,
-        max_epochs=1,
+        max_epochs=-1,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -85,8 +90,9 @@ def find_lr(training: Training, batch_size: int) -> float:
     module = training.module(batch_size, training.plan.optim.lr)
     module.lr = training.plan.optim.lr
     tuner, _ = _tuner(training)
-    steps = min(100, max(10, len(training.rows) // batch_size * 5))
-    found = tuner.lr_find(module, num_training=steps, update_attr=False, attr_name="lr", early_stop_threshold=4.0)
+    found = tuner.lr_find(
+        module, num_training=RANGE_STEPS, update_attr=False, attr_name="lr", early_stop_threshold=4.0
+    )
     suggestion = found.suggestion() if found is not None else None
     _restored(training, before)
     lr = float(suggestion) if suggestion else training.plan.optim.lr
@@ -102,7 +108,13 @@ def find_batch_size(training: Training) -> int:
     limit = max(1, len(training.rows) // training.plan.trainer.batch_size).bit_length() - 1
     if limit < 1:
         return training.plan.trainer.batch_size
-    size = tuner.scale_batch_size(module, mode="power", steps_per_trial=2, max_trials=min(limit, 8), init_val=training.plan.trainer.batch_size)
+    size = tuner.scale_batch_size(
+        module,
+        mode="power",
+        steps_per_trial=2,
+        max_trials=min(limit, 8),
+        init_val=training.plan.trainer.batch_size,
+    )
     _restored(training, before)
     chosen = int(size or training.plan.trainer.batch_size)
     print(f"batch size: {chosen} (trainer.batch_size = {training.plan.trainer.batch_size})")

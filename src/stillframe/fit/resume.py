@@ -50,7 +50,11 @@ def fingerprint(inputs: dict[str, Any]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     """Key -> "old -> new" where two sets of inputs differ."""
-    return {key: f"{old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key)}
+    return {
+        key: f"{old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key)
+    }
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ def open_slot(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -
                 continue
             changed = differences(read_json(other), inputs)
             if changed and set(changed) <= set(allowed):
-                return slot, [f"resuming {slot.folder} although it differs in {', '.join(changed)}: trainer.resume_anyway"]
+                return slot, [
+                    f"resuming {slot.folder} although it differs in {', '.join(changed)}: trainer.resume_anyway"
+                ]
             listed = "; ".join(f"{key}: {what}" for key, what in list(changed.items())[:5])
             notes.append(f"an unfinished training in {slot.folder} is not resumed, it differs in {listed}")
     own.folder.mkdir(parents=True, exist_ok=True)

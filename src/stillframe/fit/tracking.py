@@ -126,7 +126,9 @@ class Sender:
             for first in range(0, len(items), 100):
                 self.client.log_batch(self.run_id, params=items[first : first + 100])
         elif kind == "tags":
-            self.client.log_batch(self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in event["values"].items()])
+            self.client.log_batch(
+                self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in event["values"].items()]
+            )
         elif kind == "artifact":
             self._artifact(Path(event["path"]), event["to"])
         elif kind == "status":
@@ -153,13 +155,17 @@ class Sender:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = Dataset(event["name"], event["digest"], "local", event["source"], None, event["profile"])
-        self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", event["context"])])])
+        self.client.log_inputs(
+            self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", event["context"])])]
+        )
 
 
 class Record:
     """One MLflow run, from any process that knows its journal."""
 
-    def __init__(self, name: str, tracking: Tracking, *, uri: str | None = None, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, name: str, tracking: Tracking, *, uri: str | None = None, say: Callable[[str], None] = print
+    ) -> None:
         """`name` is the journal's, and the run's tag; `say` tells the user that the server is away."""
         self.tracking, self.say = tracking, say
         self.uri = uri or tracking_uri(tracking)
@@ -170,7 +176,9 @@ class Record:
         self.idle = threading.Event()
         self.error: str | None = None
         self.thread = threading.Thread(target=self._work, name="record", daemon=True)
-        write_json(self.journal.path.with_suffix(".json"), {"uri": self.uri, "experiment": tracking.experiment})
+        write_json(
+            self.journal.path.with_suffix(".json"), {"uri": self.uri, "experiment": tracking.experiment}
+        )
         self.thread.start()
 
     @staticmethod
@@ -192,7 +200,9 @@ class Record:
                     self.idle.set()
             except Exception as error:  # whatever a tracking server does, the training goes on
                 if self.error is None:
-                    self.say(f"MLflow at {self.uri} does not take the record now ({type(error).__name__}); it is kept in {self.journal.path}")
+                    self.say(
+                        f"MLflow at {self.uri} does not take the record now ({type(error).__name__}); it is kept in {self.journal.path}"
+                    )
                 self.error = f"{type(error).__name__}: {error}"
                 self.sender.client = None
                 self.stop.wait(pause)
@@ -221,7 +231,16 @@ class Record:
 
     def dataset(self, name: str, digest: str, source: str, context: str, profile: str) -> None:
         """A data set that the run read."""
-        self._add({"kind": "dataset", "name": name, "digest": digest[:36], "source": source, "context": context, "profile": profile})
+        self._add(
+            {
+                "kind": "dataset",
+                "name": name,
+                "digest": digest[:36],
+                "source": source,
+                "context": context,
+                "profile": profile,
+            }
+        )
 
     def status(self, status: str) -> None:
         """RUNNING, FINISHED, FAILED or KILLED."""
@@ -238,7 +257,9 @@ class Record:
         self.thread.join(timeout=self.tracking.timeout_s)
         left = len(self.journal.unsent())
         if left:
-            self.say(f"{left} entries of the record are kept in {self.journal.path}: `stillframe sync` sends them later")
+            self.say(
+                f"{left} entries of the record are kept in {self.journal.path}: `stillframe sync` sends them later"
+            )
         return self.sender.run_id
 
 

@@ -34,11 +34,16 @@ def run(
         from stillframe.fit.lock import exclusive
 
         with exclusive():
-            return launch.torchrun("stillframe.stages.train", workers)
+            code = launch.torchrun("stillframe.stages.train", workers)
+        if code > 128:
+            print(f"stopped by signal {code - 128}; `dvc repro` resumes", file=sys.stderr)
+        return code
     from stillframe.fit import loop
     from stillframe.fit.callbacks import Stopped
 
-    plan = loop.Plan(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
+    plan = loop.Plan(
+        task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained
+    )
     try:
         if launch.already_launched():
             loop.run(plan)

@@ -27,7 +27,9 @@ def choose(predictions: pd.DataFrame, validate: Validate, card: Card) -> dict[st
         notes.append(note)
     if validate.threshold == "f1":
         if len(card.classes) != 2:
-            raise ValueError(f"validate.threshold = 'f1' needs two classes, not {len(card.classes)}: use argmax")
+            raise ValueError(
+                f"validate.threshold = 'f1' needs two classes, not {len(card.classes)}: use argmax"
+            )
         threshold, note = best_threshold(label_N, softmax(logits_NK, temperature or 1.0)[:, 1])
         notes.append(note)
     return {
@@ -46,8 +48,12 @@ def verdict(metrics: dict[str, float], require: dict[str, float], card: Card) ->
     rules = []
     for metric, least in require.items():
         if metric not in metrics:
-            raise ValueError(f"validate.require.{metric} = {least}: no such metric on this split: {nearest(metric, metrics)}")
-        rules.append({"metric": metric, "least": least, "value": metrics[metric], "passed": metrics[metric] >= least})
+            raise ValueError(
+                f"validate.require.{metric} = {least}: no such metric on this split: {nearest(metric, metrics)}"
+            )
+        rules.append(
+            {"metric": metric, "least": least, "value": metrics[metric], "passed": metrics[metric] >= least}
+        )
     return {"passed": all(rule["passed"] for rule in rules), "rules": rules}
 
 
@@ -87,12 +93,20 @@ def run(
 
 
 def _refusal(bar: dict[str, Any]) -> str:
-    lines = [f"  {rule['metric']}: {rule['value']:.4f}, at least {rule['least']} is required" for rule in bar["rules"] if not rule["passed"]]
-    return "the model does not pass validate.require, so it does not meet the test split:\n" + "\n".join(lines)
+    lines = [
+        f"  {rule['metric']}: {rule['value']:.4f}, at least {rule['least']} is required"
+        for rule in bar["rules"]
+        if not rule["passed"]
+    ]
+    return "the model does not pass validate.require, so it does not meet the test split:\n" + "\n".join(
+        lines
+    )
 
 
 def _say(metrics: dict[str, float], choices: dict[str, Any]) -> None:
-    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("accuracy", "f1_macro", "auroc", "ece") if name in metrics)
+    shown = "  ".join(
+        f"{name} {metrics[name]:.4f}" for name in ("accuracy", "f1_macro", "auroc", "ece") if name in metrics
+    )
     print(f"validation: {shown}  (temperature {choices['temperature']:.3f})")
 
 
@@ -100,7 +114,10 @@ def _record(trained: Path, tracking: Tracking, metrics: dict[str, float], choice
     from stillframe.fit.tracking import attach
 
     record = attach(trained / "run.json", tracking)
-    record.metrics({f"val/{name}": value for name, value in metrics.items()} | {"val/temperature": choices["temperature"]})
+    record.metrics(
+        {f"val/{name}": value for name, value in metrics.items()}
+        | {"val/temperature": choices["temperature"]}
+    )
     record.tags({"stillframe.bar": "passed" if choices["verdict"]["passed"] else "failed"})
     record.close()
 

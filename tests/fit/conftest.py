@@ -1,0 +1,112 @@
+"""A prepared data set of real 8 x 8 px digits, and a way to train on it as the stage does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.datasets import load_digits
+
+from stillframe import config
+from stillframe.data.store import SplitWriter
+from stillframe.sample import Card
+from stillframe.composing import compose
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def write_digits(folder: Path, sizes: dict[str, int]) -> None:
+    data = load_digits()
+    images, labels = (data.images * 255 / 16).astype(np.uint8), data.target
+    order = np.random.default_rng(0).permutation(len(labels))
+    counts, first = {}, 0
+    for split, size in sizes.items():
+        rows = order[first : first + size]
+        first += size
+        with SplitWriter(folder / split, height=8, width=8, channels=1, encoding="raw") as writer:
+            writer.write([row(int(i), int(labels[i]), images[i]) for i in rows])
+        counts[split] = {str(k): int((labels[rows] == k).sum()) for k in range(10)}
+    card = Card("digits", [str(k) for k in range(10)], counts, 1, 8, 8, [0.3], [0.37], [], "0" * 64)
+    card.write(folder / "card.json")
+
+
+def row(number: int, label: int, image: np.ndarray) -> dict:
+    return {
+        "id": str(number),
+        "label": label,
+        "weight": 1.0,
+        "group": str(number),
+        "source_id": str(number),
+        "source_width": 8,
+        "source_height": 8,
+        "source_mode": "L",
+        "slices": "{}",
+        "image": image.tobytes(),
+    }
+
+
+class Workplace:
+    """A folder with prepared digits and a params.yaml, in which stages run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.values = compose(["experiment=digits_smoke"], REPOSITORY / "conf")
+        self.set("trainer.max_epochs", 2)
+        self.set("trainer.batch_size", 32)
+        self.set("trainer.threads", 1)
+        self.set("trainer.early_stopping", None)
+        self.set("trainer.accelerator", "cpu")
+        self.set("tracking.flush_s", 30.0)
+
+    def set(self, key: str, value) -> "Workplace":
+        section, _, name = key.partition(".")
+        if name:
+            self.values[section][name] = value
+        else:
+            self.values[section] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.values))
+        return self
+
+    def params(self, *sections: str):
+        return config.read_params(*sections, path=self.folder / "params.yaml")
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC_"))}
+        return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+    def start(self, stage: str) -> subprocess.Popen:
+        with (self.folder / "log.txt").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", f"stillframe.stages.{stage}"],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                start_new_session=True,
+            )
+
+    def stage(self, stage: str) -> int:
+        return self.start(stage).wait(timeout=240)
+
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()
+
+    def checkpoints(self) -> list[Path]:
+        return list((self.folder / ".resume").glob("*/last.ckpt"))
+
+
+@pytest.fixture
+def workplace(tmp_path) -> Workplace:
+    write_digits(tmp_path / "data/prepared", {"train": 320, "val": 63, "test": 63})
+    return Workplace(tmp_path)
+
+
+@pytest.fixture
+def here(workplace, monkeypatch) -> Workplace:
+    """The same, as the working directory of this process."""
+    monkeypatch.chdir(workplace.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return workplace

@@ -1,0 +1,169 @@
+"""The record: local first, and no training waits for a server."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from stillframe.config import Tracking
+from stillframe.fit import tracking as module
+from stillframe.fit.journal import Journal
+from stillframe.fit.tracking import Record, send_pending
+
+
+def settings(flush_s=20.0, timeout_s=2.0):
+    return Tracking(experiment="made", uri=None, timeout_s=timeout_s, flush_s=flush_s)
+
+
+def sqlite(folder):
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def run_of(uri, run_id):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri).get_run(run_id)
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_a_journal_survives_a_line_cut_short(tmp_path):
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.append({"kind": "metrics", "n": 1})
+    with journal.path.open("ab") as file:
+        file.write(b'{"kind": "met')
+    again = Journal(tmp_path / "a.jsonl")
+    again.mend()
+    again.append({"kind": "metrics", "n": 2})
+    assert [event.get("n") for _, event in again.unsent()] == [1, None, 2]
+    again.mark_sent(2)
+    assert [event["n"] for _, event in again.unsent()] == [2]
+
+
+def test_a_run_is_recorded_and_taken_up_again(tmp_path):
+    record = Record("one", settings(), uri=sqlite(tmp_path))
+    (tmp_path / "note.txt").write_text("hello")
+    record.status("RUNNING")
+    record.params({"optim.lr": 0.1, "long": "x" * 9000})
+    record.metrics({"train/loss": 1.0}, step=0)
+    record.artifact(tmp_path / "note.txt", "notes")
+    record.dataset("made", "d" * 64, "data/prepared/train", "train", "{}")
+    record.status("KILLED")
+    first = record.close()
+    again = Record("one", settings(), uri=sqlite(tmp_path))
+    again.status("RUNNING")
+    again.metrics({"train/loss": 0.5}, step=1)
+    again.status("FINISHED")
+    assert again.close() == first
+    run = run_of(sqlite(tmp_path), first)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train/loss"] == 0.5
+    assert len(run.data.params["long"]) == 6000
+    assert run.inputs.dataset_inputs[0].dataset.name == "made"
+    assert (tmp_path / "mlruns/made" / first / "artifacts/notes/note.txt").read_text() == "hello"
+
+
+def test_an_artifact_that_is_gone_is_said_on_the_run(tmp_path):
+    record = Record("gone", settings(), uri=sqlite(tmp_path))
+    record.artifact(tmp_path / "nothing.txt")
+    run_id = record.close()
+    assert "nothing.txt was gone" in run_of(sqlite(tmp_path), run_id).data.tags["stillframe.missing"]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_a_server_that_is_away_costs_little_and_nothing_is_lost(tmp_path):
+    said = []
+    uri = f"http://127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    record = Record("away", settings(flush_s=1.0), uri=uri, say=said.append)
+    for step in range(50):
+        record.metrics({"train/loss": float(step)}, step=step)
+    assert record.close() is None
+    assert time.monotonic() - started < 30, "bounded, whatever the server does"
+    assert len(said) == 2 and uri in said[0] and "stillframe sync" in said[1]
+    assert len(record.journal.unsent()) == 50
+    facts = record.journal.path.with_suffix(".json")
+    facts.write_text(json.dumps({"uri": sqlite(tmp_path), "experiment": "made"}))  # the server is back, elsewhere
+    assert send_pending(settings()) == {"away": 0}
+    run_id = record.journal.path.with_suffix(".run").read_text()
+    assert run_of(sqlite(tmp_path), run_id).data.metrics["train/loss"] == 49.0
+
+
+class Broken(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_server_that_answers_500_does_not_stop_a_training():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        record = Record("broken", settings(flush_s=1.0), uri=f"http://127.0.0.1:{server.server_port}", say=lambda text: None)
+        record.metrics({"train/loss": 1.0})
+        assert record.close() is None
+        assert len(record.journal.unsent()) == 1
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_server_that_goes_away_midway_gets_the_rest_when_it_is_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.05)
+    record = Record("midway", settings(), uri=sqlite(tmp_path), say=lambda text: None)
+    record.metrics({"train/loss": 3.0}, step=0)
+    assert record.idle.wait(30)
+    real = module._client
+    monkeypatch.setattr(module, "_client", lambda *words: (_ for _ in ()).throw(ConnectionError("away")))
+    record.sender.client = None
+    record.metrics({"train/loss": 2.0}, step=1)
+    deadline = time.monotonic() + 10
+    while record.error is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert record.error is not None and len(record.journal.unsent()) == 1
+    monkeypatch.setattr(module, "_client", real)
+    run_id = record.close()
+    assert run_of(sqlite(tmp_path), run_id).data.metrics["train/loss"] == 2.0
+
+
+FRESH = """
+import sys
+from stillframe.config import Tracking
+from stillframe.fit.tracking import Record
+record = Record(sys.argv[1], Tracking("made", None, 5.0, 60.0), uri=sys.argv[2])
+record.metrics({"a": 1.0})
+print(record.close())
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_on_a_fresh_store(tmp_path):
+    command = [sys.executable, "-c", FRESH]
+    started = [
+        subprocess.Popen([*command, f"p{n}", sqlite(tmp_path)], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
+    ids = {process.communicate(timeout=200)[0].strip() for process in started}
+    assert len(ids) == 4 and "None" not in ids
+    assert all(run_of(sqlite(tmp_path), run_id).data.metrics["a"] == 1.0 for run_id in ids)
