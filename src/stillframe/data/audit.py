@@ -41,7 +41,8 @@ class Audit:
         remarked: images the decoder remarked upon.
         counts: split -> class -> images.
         exact: `groups` of equal images and the `images` in them, among the kept.
-        near: `pairs`, `groups`, `images`, `largest` group, `scenes` (groups too large to be one image), `pairs_listed`.
+        near: `rule` (data.near_duplicates), `pairs`,
+            `groups`, `images`, `largest` group, `scenes` (groups too large to be one image), `pairs_listed`.
         conflicts: files quarantined for one image under two labels.
         leaks: how many exact copies were removed, and what still crosses splits: exact, near, group.
         warnings: what the user should know.
@@ -139,13 +140,13 @@ def _near(verdict: Verdict) -> dict[str, Any]:
     pairs = verdict.near[["first", "second"]].to_numpy(dtype="int64")
     number = pd.Series(components(len(verdict.frame), pairs)).value_counts()
     groups = number[number > 1]
-    ids = verdict.frame["id"]
+    ids = verdict.frame["id"].tolist()
     listed = [
-        {"first": ids[row.first], "second": ids[row.second], "bits": int(row.bits), "likeness": round(float(row.likeness), 4)}
-        for row in verdict.near.head(100).itertuples()
+        {"first": ids[row["first"]], "second": ids[row["second"]], "bits": row["bits"], "likeness": row["likeness"]}
+        for row in verdict.near.head(100).round({"likeness": 4}).to_dict("records")
     ]
     sizes = {"groups": len(groups), "images": int(groups.sum()), "largest": int(groups.max()) if len(groups) else 0}
-    return {"pairs": len(pairs), **sizes, "scenes": verdict.scenes, "pairs_listed": listed}
+    return {"rule": verdict.near_rule, "pairs": len(pairs), **sizes, "scenes": verdict.scenes, "pairs_listed": listed}
 
 
 def _count(values: pd.Series[Any]) -> dict[str, int]:

@@ -110,7 +110,13 @@ def decode(data: bytes, *, min_px: int = 1, max_megapixels: float = 100.0) -> Pi
             raise Refused("too large: does not fit into memory") from None
         except Exception as error:  # decoders raise many kinds on damaged files; each means that this file is refused
             raise Refused(f"damaged: {type(error).__name__}: {error}") from None
-    notes = sorted({str(remark.message)[:200] for remark in remarks if not issubclass(remark.category, Image.DecompressionBombWarning)})
+    notes = sorted(
+        {
+            str(remark.message)[:200]
+            for remark in remarks
+            if not issubclass(remark.category, Image.DecompressionBombWarning)
+        }
+    )
     return Picture(**{**vars(picture), "notes": tuple(notes)})
 
 
@@ -145,7 +151,9 @@ def _jpeg(data: bytes, file: Image.Image) -> tuple[Pixels, bool]:
     colours = "GRAY" if file.mode == "L" else "RGB"
     image: Pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
     if image.shape[:2] != (file.height, file.width):
-        raise Refused(f"damaged: the header says {file.width} x {file.height} px, the content {image.shape[1]} x {image.shape[0]}")
+        raise Refused(
+            f"damaged: the header says {file.width} x {file.height} px, the content {image.shape[1]} x {image.shape[0]}"
+        )
     return upright(image, orientation), orientation in range(2, 9)
 
 
@@ -193,7 +201,9 @@ def resize(image: Pixels, size: int, how: str) -> Pixels:
     if (new_height, new_width) != (height, width):
         # area averaging is exact when shrinking; it makes blocks when enlarging
         shrinks = new_height <= height and new_width <= width
-        mixed = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        mixed = cv2.resize(
+            image, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
         image = np.asarray(mixed, dtype=np.uint8).reshape(new_height, new_width, image.shape[2])
     if how == "pad":
         top, left = (size - new_height) // 2, (size - new_width) // 2

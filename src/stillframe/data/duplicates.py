@@ -79,7 +79,7 @@ def without_scenes(count: int, pairs: Pairs) -> tuple[Pairs, int]:
     return kept, int(huge.sum())
 
 
-def name_groups(frame: pd.DataFrame, near: Pairs) -> pd.Series[str]:
+def name_groups(frame: pd.DataFrame, near: Pairs) -> NDArray[np.object_]:
     """The group of every row: joined by the source's own group, equal pixels, or a near-duplicate pair.
 
     Args:
@@ -100,4 +100,4 @@ def name_groups(frame: pd.DataFrame, near: Pairs) -> pd.Series[str]:
     grouped = table.groupby("number")
     smallest, own, kinds = grouped["id"].min(), grouped["group"].first(), grouped["group"].nunique()
     names = own.where(kinds == 1, smallest).astype(str)
-    return pd.Series(names.loc[number].to_numpy(), index=frame.index, dtype=object)
+    return names.reindex(number).to_numpy(dtype=object)

@@ -47,4 +47,4 @@ def texture(thumb: Pixels) -> NDArray[np.float32]:
     fine = values - cv2.GaussianBlur(values, (0, 0), 1.5)
     fine -= fine.mean()
     length = float(np.linalg.norm(fine))
-    return (fine / length if length > 1.0 else np.zeros_like(fine)).ravel()
+    return np.asarray(fine / length if length > 1.0 else np.zeros_like(fine), dtype=np.float32).ravel()

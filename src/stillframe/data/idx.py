@@ -47,7 +47,9 @@ def header(path: Path) -> Header:
 
 def image_files(folder: Path) -> list[Path]:
     """The idx files of images in a folder; where one lies both packed and unpacked, the unpacked."""
-    found = {path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir(), reverse=True) if NAME.match(path.name)}
+    found = {
+        path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir(), reverse=True) if NAME.match(path.name)
+    }
     return [found[name] for name in sorted(found)]
 
 

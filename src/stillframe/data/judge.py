@@ -30,6 +30,7 @@ class Verdict:
         frame: one row a sample: columns id, label, name, split, group, weight, slices, reason and those of the survey.
         classes: names in the order of the class indices.
         near: confirmed near duplicates, as positions in `frame`, with hash distance and likeness.
+        near_rule: `data.near_duplicates`.
         scenes: groups of look-alikes that were too large to be one image.
         warnings: what the user should know.
     """
@@ -37,6 +38,7 @@ class Verdict:
     frame: pd.DataFrame
     classes: list[str]
     near: pd.DataFrame
+    near_rule: str = "group"
     scenes: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -59,25 +61,27 @@ def name_classes(rows: list[Row], data: Data) -> tuple[list[Row], dict[str, str]
     Raises:
         ValueError: a label in two classes, or in a class and in `data.leave_out`.
     """
-    out = {canonical(label) for label in data.leave_out}
+    dropped = {canonical(label) for label in data.leave_out}
     owner: dict[str, str] = {}
     for name, labels in (data.classes or {}).items():
         for label in labels:
-            if owner.setdefault(canonical(label), name) != name or canonical(label) in out:
-                raise ValueError(f"data.classes.{name}: label {label!r} is also in {owner[canonical(label)]!r} or data.leave_out")
+            if owner.setdefault(canonical(label), name) != name or canonical(label) in dropped:
+                raise ValueError(
+                    f"data.classes.{name}: label {label!r} is also in {owner[canonical(label)]!r} or data.leave_out"
+                )
     used, left = [], dict.fromkeys(data.leave_out, 0)
     spelt = {canonical(label): label for label in data.leave_out}
     for row in rows:
-        if canonical(row.label) in out:
+        if canonical(row.label) in dropped:
             left[spelt[canonical(row.label)]] += 1
         else:
             used.append(row)
-    labels = {row.label for row in used if row.label and not row.problem.startswith("conflict")}
+    found = {row.label for row in used if row.label and not row.problem.startswith("conflict")}
     if data.classes is not None:
-        names = {label: owner[canonical(label)] for label in labels if canonical(label) in owner}
+        names = {label: owner[canonical(label)] for label in found if canonical(label) in owner}
         return used, names, left, list(data.classes)
-    names = {label: label for label in labels}
-    return used, names, left, sorted(labels, key=_natural)
+    names = {label: label for label in found}
+    return used, names, left, sorted(found, key=_natural)
 
 
 def _natural(label: str) -> tuple[int, float, str]:
@@ -102,7 +106,9 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
     Raises:
         ValueError: too much is bad, a class has nothing left, or the splits cannot be made.
     """
-    verdict = Verdict(frame, classes, pd.DataFrame(columns=["first", "second", "bits", "likeness"]))
+    verdict = Verdict(
+        frame, classes, pd.DataFrame(columns=["first", "second", "bits", "likeness"]), data.near_duplicates
+    )
     unknown = (frame["name"] == "") & (frame["reason"] == "")
     frame.loc[unknown, "reason"] = "label not in data.classes: " + frame.loc[unknown, "label"].astype(str)
     _conflicts(frame, data)
@@ -116,7 +122,7 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
     part = frame.loc[kept, ["id", "group", "pixels"]].reset_index(drop=True)
     groups = duplicates.name_groups(part, place[linked])
     frame["own_group"] = frame["group"]
-    frame.loc[kept, "group"] = groups.to_numpy()
+    frame.loc[kept, "group"] = groups
     _check_classes(frame, classes)
     fractions = {"val_fraction": data.val_fraction, "test_fraction": data.test_fraction}
     frame.loc[kept, "split"] = split.assign(frame.loc[kept], seed=seed, **fractions)
@@ -130,11 +136,15 @@ def _conflicts(frame: pd.DataFrame, data: Data) -> None:
     names = usable.groupby("pixels")["name"].nunique()
     fights = usable[usable["pixels"].isin(names.index[names > 1])]
     for _, copies in fights.groupby("pixels"):
-        words = ", ".join(f"{row.id} ({row.name_})" for row in copies.rename(columns={"name": "name_"}).head(4).itertuples())
+        words = ", ".join(
+            f"{row.id} ({row.name_})" for row in copies.rename(columns={"name": "name_"}).head(4).itertuples()
+        )
         frame.loc[copies.index, "reason"] = f"conflict: the same image under different labels: {words}"
     conflicts = frame[frame["reason"].str.startswith("conflict")]
     if len(conflicts) and data.conflicts == "error":
-        raise ValueError(f"{len(conflicts)} files are in conflict, e.g. {conflicts['id'].iloc[0]}: {conflicts['reason'].iloc[0]}")
+        raise ValueError(
+            f"{len(conflicts)} files are in conflict, e.g. {conflicts['id'].iloc[0]}: {conflicts['reason'].iloc[0]}"
+        )
 
 
 def _leaks(frame: pd.DataFrame) -> None:
@@ -151,14 +161,19 @@ def _bar(frame: pd.DataFrame, data: Data, left_out: int) -> None:
     """Stop when too large a share is quarantined, or when nothing was there."""
     bad = int((frame["reason"] != "").sum())
     if not len(frame):
-        raise ValueError(f"no image is left to use ({left_out} left out by data.leave_out): check data.classes and data.leave_out")
+        raise ValueError(
+            f"no image is left to use ({left_out} left out by data.leave_out): check data.classes and data.leave_out"
+        )
     if bad > data.max_bad_fraction * len(frame):
         kinds = frame.loc[frame["reason"] != "", "reason"].map(kind).value_counts()
         words = ", ".join(f"{count} {name}" for name, count in kinds.items())
         hint = ""
         if any(str(name).startswith("label not in") for name in kinds.index):
             hint = f"; labels in the source: {', '.join(sorted(set(frame['label'].astype(str)))[:12])}"
-        raise ValueError(f"{bad} of {len(frame)} files are bad ({words}), more than data.max_bad_fraction = {data.max_bad_fraction:g}{hint}")
+        raise ValueError(
+            f"{bad} of {len(frame)} files are bad ({words}), more than "
+            f"data.max_bad_fraction = {data.max_bad_fraction:g}{hint}"
+        )
 
 
 def kind(reason: str) -> str:
@@ -182,7 +197,9 @@ def _near(verdict: Verdict, data: Data, thumbs: Thumbs) -> Pairs:
     verdict.near = pd.DataFrame(columns).sort_values(["likeness", "first"], ascending=[False, True], ignore_index=True)
     linked, verdict.scenes = duplicates.without_scenes(len(verdict.frame), pairs)
     if verdict.scenes and data.near_duplicates == "group":
-        verdict.warnings.append(f"{verdict.scenes} group(s) of look-alikes are too large to be one image and were not joined: see the audit")
+        verdict.warnings.append(
+            f"{verdict.scenes} group(s) of look-alikes are too large to be one image and were not joined: see the audit"
+        )
     return linked
 
 
@@ -194,7 +211,10 @@ def _check_classes(frame: pd.DataFrame, classes: list[str]) -> None:
             why = "every one is quarantined" if listed else nearest(name, set(frame["label"].astype(str)) - {""})
             raise ValueError(f"class {name!r} has no usable image ({listed} listed): {why}")
     if len(classes) < 2:
-        raise ValueError(f"only one class, {classes[0]!r}: there is nothing to tell apart; is data.path one folder too high or too low?")
+        raise ValueError(
+            f"only one class, {classes[0]!r}: there is nothing to tell apart; "
+            "is data.path one folder too high or too low?"
+        )
 
 
 def _check_splits(verdict: Verdict) -> None:
@@ -204,4 +224,6 @@ def _check_splits(verdict: Verdict) -> None:
             if not counts.get((part, name), 0):
                 if part == "train":
                     raise ValueError(f"class {name!r} has no image in the train split: it cannot be learnt")
-                verdict.warnings.append(f"class {name!r} has no image in the {part} split: its scores there are not defined")
+                verdict.warnings.append(
+                    f"class {name!r} has no image in the {part} split: its scores there are not defined"
+                )

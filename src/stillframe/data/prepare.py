@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from stillframe.config import Data
 from stillframe.data import audit, judge, survey, workers
 from stillframe.data.audit import Audit
-from stillframe.data.decode import Picture, decode, to_channels
+from stillframe.data.decode import decode, to_channels
 from stillframe.data.judge import Verdict
 from stillframe.data.progress import bar
-from stillframe.data.sources import Listing, Row, read_source
+from stillframe.data.sources import Row, read_source
 from stillframe.data.split import split_hash
 from stillframe.data.store import SplitWriter
 from stillframe.data.survey import Chunk, Rule
@@ -89,7 +89,7 @@ def _frame(rows: list[Row], names: dict[str, str], parts: list[Chunk]) -> pd.Dat
     for name in ("reason", "name", "label", "id", "pixels"):
         frame[name] = frame[name].astype(object)
     assert frame["id"].tolist() == [row.id for row in rows]
-    return frame
+    return cast("pd.DataFrame", frame)
 
 
 def load(parts: list[Chunk], wanted: Iterable[int], column: str) -> dict[int, Any]:
@@ -117,7 +117,10 @@ def check_unchanged(verdict: Verdict, parts: list[Chunk]) -> None:
         if size >= 0 and survey.stamp(parts[0].folder, row) != (size, time_ns)
     ]
     if changed:
-        raise ValueError(f"{len(changed)} source file(s) changed while the stage ran, e.g. {changed[0]}: run `dvc repro` again when they rest")
+        raise ValueError(
+            f"{len(changed)} source file(s) changed while the stage ran, e.g. {changed[0]}: "
+            f"run `dvc repro` again when they rest"
+        )
 
 
 def channels_of(data: Data, verdict: Verdict) -> int:
@@ -131,11 +134,16 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
     """Write the three splits (rows sorted by id) and card.json into `out`."""
     channels, rule = channels_of(data, verdict), Rule.of(data)
     kept = verdict.kept
-    meta = {"height": data.image_size, "width": data.image_size, "channels": channels, "encoding": rule.encoding}
+    size = data.image_size
     sums = np.zeros((2, channels))
     with ExitStack() as stack, bar("writing splits", len(kept)) as advance:
-        writers = {name: stack.enter_context(SplitWriter(out / name, **meta)) for name in SPLITS}
-        limit = max(1, min(BATCH, BATCH_BYTES // (data.image_size**2 * channels)))
+        writers = {
+            name: stack.enter_context(
+                SplitWriter(out / name, height=size, width=size, channels=channels, encoding=rule.encoding)
+            )
+            for name in SPLITS
+        }
+        limit = max(1, min(BATCH, BATCH_BYTES // (size**2 * channels)))
         waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
         for split, row, record in _stored(verdict, parts, channels, rule):
             waiting[split].append(row)
@@ -153,20 +161,24 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
     return card
 
 
-def _stored(verdict: Verdict, parts: list[Chunk], channels: int, rule: Rule) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def _stored(
+    verdict: Verdict, parts: list[Chunk], channels: int, rule: Rule
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Split, row for the store, and survey record of every kept sample, in order of id."""
     number = {name: index for index, name in enumerate(verdict.classes)}
     columns = ["split", "name", "weight", "group", "width", "height", "mode", "slices", "reason"]
     judged = verdict.frame[columns].itertuples(index=False)
     for part in parts:
-        for record, seen in zip(survey.records(part, ["id", "channels", "sums", "squares", "image"]), judged, strict=False):
+        for record, seen in zip(
+            survey.records(part, ["id", "channels", "sums", "squares", "image"]), judged, strict=False
+        ):
             if seen.reason:
                 continue
             image = record["image"]
             if rule.encoding == "raw" and record["channels"] != channels:
                 shape = (rule.image_size, rule.image_size, record["channels"])
                 image = to_channels(np.frombuffer(image, dtype=np.uint8).reshape(shape), channels).tobytes()
-            row = {"id": record["id"], "label": number[seen.name], "weight": seen.weight, "group": seen.group}
+            row = {"id": record["id"], "label": number[str(seen.name)], "weight": seen.weight, "group": seen.group}
             row |= {"source_id": record["id"], "source_width": seen.width, "source_height": seen.height}
             yield str(seen.split), {**row, "source_mode": seen.mode, "slices": seen.slices, "image": image}, record
 
@@ -206,6 +218,8 @@ def prepare(folder: Path, data: Data, *, seed: int, out: Path, work: Path, decod
         FileNotFoundError: no source.
         ValueError: the data cannot be used; the message says why, with figures.
     """
+    from stillframe.data import audit_page
+
     spool = work / "preprocess"
     try:
         verdict, findings, parts = survey_and_judge(folder, data, seed=seed, spool=spool, decoder=decoder)
@@ -214,13 +228,11 @@ def prepare(folder: Path, data: Data, *, seed: int, out: Path, work: Path, decod
         raise ValueError(f"{stop}\n  what is wrong with each file: {work / 'quarantine.csv'}") from None
     check_unchanged(verdict, parts)
     fresh_folder(out)
-    write(out, data, verdict, parts)
+    card = write(out, data, verdict, parts)
+    audit_page.write_page(out / "audit.html", findings, verdict, card, parts, Rule.of(data))
     findings.write(out / "audit.json")
     audit.write_quarantine(out / "quarantine.csv", verdict.frame)
     check_unchanged(verdict, parts)
     (work / "quarantine.csv").unlink(missing_ok=True)
     shutil.rmtree(spool)
     return findings
-
-
-__all__ = ["Listing", "Picture", "Stop", "prepare", "survey_and_judge"]

@@ -25,10 +25,22 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .avif .heic .heif".split()
+    ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .avif".split()
+    + [".heic", ".heif"]  # refused for now, with the reason
 )
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "source.json"})
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"P5", b"P6", b"\x00\x00\x00\x0cjP")
+MAGIC = (
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"GIF8",
+    b"BM",
+    b"II*\x00",
+    b"MM\x00*",
+    b"RIFF",
+    b"P5",
+    b"P6",
+    b"\x00\x00\x00\x0cjP",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +86,8 @@ def to_path(folder: Path, row_id: str) -> Path:
     """The file of an id: the inverse of `to_id`."""
     parts = re.split(r"(\\\\|\\x[0-9a-f]{2})", row_id)
     raw = b"".join(
-        b"\\" if part == "\\\\" else bytes([int(part[2:], 16)]) if part.startswith("\\x") else part.encode("utf-8") for part in parts
+        b"\\" if part == "\\\\" else bytes([int(part[2:], 16)]) if part.startswith("\\x") else part.encode("utf-8")
+        for part in parts
     )
     return folder / os.fsdecode(raw)
 
@@ -108,7 +121,10 @@ def read_source(folder: Path, data: Data) -> Listing:
     else:
         listing = read_folders(folder, split=kind == "split_folders")
     if not listing.rows:
-        raise ValueError(f"{folder}: no images found (read as {kind}; ignored: {listing.ignored or 'nothing'}): check data.path and data.format")
+        raise ValueError(
+            f"{folder}: no images found (read as {kind}; ignored: {listing.ignored or 'nothing'}): "
+            "check data.path and data.format"
+        )
     return listing
 
 
@@ -158,7 +174,9 @@ def _why(entry: os.DirEntry[str]) -> str:
     return "hidden or system file" if _system(entry.name) else "beside the class folders"
 
 
-def _read_class(folder: Path, name: str, split: str | None, rows: list[Row], ignored: Counter[str], empty: list[str]) -> None:
+def _read_class(
+    folder: Path, name: str, split: str | None, rows: list[Row], ignored: Counter[str], empty: list[str]
+) -> None:
     label, before = to_id(name.split("/")[-1]), len(rows)
     for relative, problem in walk(folder, name, ignored):
         rows.append(Row(to_id(relative), label, split, problem=problem))

@@ -37,7 +37,9 @@ def assign(frame: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction
     carve = {name: fraction for name, fraction in carve.items() if not (given == name).any()}
     for name, fraction in carve.items():
         if fraction <= 0:
-            raise ValueError(f"data.{name}_fraction = 0, and the source has no {name} split of its own: give it a fraction")
+            raise ValueError(
+                f"data.{name}_fraction = 0, and the source has no {name} split of its own: give it a fraction"
+            )
     if sum(carve.values()) >= 1:
         raise ValueError("data.val_fraction + data.test_fraction leave nothing to train on")
     out = given.where(given.isin(["val", "test"]), "train").astype(object)
@@ -63,8 +65,8 @@ def _by_class(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
         sizes = rows.groupby("group").size()
         if len(sizes) < len(carve) + 1:
             raise ValueError(
-                f"class {name!r} has {len(rows)} usable image(s) in {len(sizes)} group(s) of duplicates, and needs at least "
-                f"{len(carve) + 1} to be in train, {' and '.join(reversed(carve))}: add images, or name it in data.leave_out"
+                f"class {name!r} has {len(rows)} usable image(s) in {len(sizes)} group(s), and needs at least "
+                f"{len(carve) + 1} to be in train, {' and '.join(reversed(carve))}: add some, or see data.leave_out"
             )
         order = sorted(sizes.index, key=lambda group: _key(seed, str(group)))
         for split, fraction in carve.items():
@@ -79,7 +81,9 @@ def _by_class(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
                     rest.append(group)
             order = rest
         if not order:
-            raise ValueError(f"class {name!r}: its {len(sizes)} groups are too few to leave one for train: see `group` in the table")
+            raise ValueError(
+                f"class {name!r}: its {len(sizes)} groups are too few to leave one for train: see `group` in the table"
+            )
     return pool["group"].map(lambda group: parts.get(group, "train"))
 
 
@@ -90,7 +94,9 @@ def _by_folds(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
     groups = pool["group"].nunique()
     folds = min(FOLDS, groups)
     if folds < len(carve) + 1:
-        raise ValueError(f"{groups} group(s) are too few for train, {' and '.join(reversed(carve))}: see data.columns.group")
+        raise ValueError(
+            f"{groups} group(s) are too few for train, {' and '.join(reversed(carve))}: see data.columns.group"
+        )
     fewest = int(pool["name"].value_counts().min())
     folds = max(2, min(folds, fewest)) if fewest < folds else folds
     if folds < len(carve) + 1:

@@ -175,7 +175,16 @@ def keep(records: list[dict[str, Any]], chunk: Chunk) -> None:
 def examine(row: Row, chunk: Chunk, decoder: Callable[..., Picture] = decode) -> dict[str, Any]:
     """One record of `SCHEMA` for one sample."""
     record: dict[str, Any] = {
-        **{"id": row.id, "reason": row.problem, "sha256": "", "bytes": -1, "time_ns": -1, "pixels": "", "phash": 0, "thumb": b""},
+        **{
+            "id": row.id,
+            "reason": row.problem,
+            "sha256": "",
+            "bytes": -1,
+            "time_ns": -1,
+            "pixels": "",
+            "phash": 0,
+            "thumb": b"",
+        },
         **{"mode": "", "format": "", "width": 0, "height": 0, "channels": 0, "frames": 0, "turned": False, "notes": ""},
         **{"sums": [], "squares": [], "image": b""},
     }
@@ -236,7 +245,9 @@ def _prepare(picture: Picture, rule: Rule, record: dict[str, Any]) -> None:
         import simplejpeg
 
         colours = "GRAY" if image.shape[2] == 1 else "RGB"
-        record["image"] = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=95, colorspace=colours, colorsubsampling="444")
+        record["image"] = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(image), quality=95, colorspace=colours, colorsubsampling="444"
+        )
     else:
         record["image"] = image.tobytes()
 

@@ -73,7 +73,9 @@ def read_frame(path: Path, columns: Columns) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             return _as_text(pd.read_parquet(path))
         header: Any = None if columns.path.isdigit() else 0
-        frame = pd.read_csv(path, sep=separator(path), header=header, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = pd.read_csv(
+            path, sep=separator(path), header=header, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
     except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise ValueError(f"{path} is not readable as a table: {error}") from None
     return frame.rename(columns=str)
@@ -96,7 +98,10 @@ def read_table(folder: Path, data: Data) -> Listing:
     """
     path = find_table(folder, data)
     if path is None:
-        raise ValueError(f"{folder}: not one table with the columns {data.columns.path!r} and {data.columns.label!r}: set data.table and data.columns")
+        raise ValueError(
+            f"{folder}: not one table with the columns {data.columns.path!r} and {data.columns.label!r}: "
+            "set data.table and data.columns"
+        )
     frame = read_frame(path, data.columns)
     wanted = [name for name in vars(data.columns).values() if isinstance(name, str)] + data.columns.slices
     for name in wanted:

@@ -1,4 +1,4 @@
-"""Running chunks in processes: over this machine (loky), or a cluster (dask, ray); a crash costs one file, not the run."""
+"""Running chunks in processes, here (loky) or on a cluster (dask, ray); a crash costs one file, not the run."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ def _bisect(part: Chunk, decoder: Decoder) -> list[dict[str, Any]]:
             row = replace(part.rows[0], problem="crash: the decoder died on this file")
             return [survey.examine(row, part, decoder)]
         middle = len(part.rows) // 2
-        return _bisect(replace(part, rows=part.rows[:middle]), decoder) + _bisect(replace(part, rows=part.rows[middle:]), decoder)
+        return _bisect(replace(part, rows=part.rows[:middle]), decoder) + _bisect(
+            replace(part, rows=part.rows[middle:]), decoder
+        )
 
 
 def _examine_all(part: Chunk, decoder: Decoder) -> list[dict[str, Any]]:
@@ -109,11 +111,11 @@ def _backend(name: str) -> AbstractContextManager[Any]:
 
     try:
         if name == "ray":
-            from ray.util.joblib import register_ray
+            from ray.util.joblib import register_ray  # type: ignore[import-not-found,unused-ignore]
 
             register_ray()
         elif name == "dask":
-            from distributed import Client, get_client
+            from distributed import Client, get_client  # type: ignore[import-not-found,unused-ignore]
 
             try:
                 get_client()

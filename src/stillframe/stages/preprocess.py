@@ -31,7 +31,9 @@ def run(task: str, seed: int, data: Data, *, source: Path = SOURCE, raw: Path = 
         print(f"preprocess: {warning}", file=sys.stderr)
     sizes = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in findings.counts.items())
     bad = sum(findings.quarantined.values())
-    print(f"{findings.kept:,} images ({sizes}); {bad:,} quarantined, {sum(findings.left_out.values()):,} left out by rule")
+    print(
+        f"{findings.kept:,} images ({sizes}); {bad:,} quarantined, {sum(findings.left_out.values()):,} left out by rule"
+    )
     print(f"what was found: {prepared / 'audit.html'}")
 
 
