@@ -43,19 +43,21 @@ def test_no_policy_no_augmentation():
 
 
 @pytest.mark.parametrize(
-    "policy, where, size, device, expected",
+    "policy, where, size, channels, device, expected",
     [
-        ([FLIP], "auto", 28, "cpu", "batch"),
-        ([FLIP], "auto", 64, "cpu", "batch"),
-        ([FLIP], "auto", 65, "cpu", "item"),
-        ([FLIP], "auto", 224, "cuda", "batch"),
-        ([FLIP, NOISE], "auto", 28, "cuda", "item"),
-        ([FLIP], "item", 28, "cuda", "item"),
-        ([FLIP], "batch", 224, "cpu", "batch"),
+        ([FLIP], "auto", 28, 1, "cpu", "batch"),
+        ([FLIP], "auto", 32, 3, "cpu", "batch"),
+        ([FLIP], "auto", 64, 1, "cpu", "batch"),
+        ([FLIP], "auto", 64, 3, "cpu", "item"),
+        ([FLIP], "auto", 65, 1, "cpu", "item"),
+        ([FLIP], "auto", 224, 3, "cuda", "batch"),
+        ([FLIP, NOISE], "auto", 28, 1, "cuda", "item"),
+        ([FLIP], "item", 28, 1, "cuda", "item"),
+        ([FLIP], "batch", 224, 3, "cpu", "batch"),
     ],
 )
-def test_where(policy, where, size, device, expected):
-    assert online(policy, where, size, device).where == expected
+def test_where(policy, where, size, channels, device, expected):
+    assert online(policy, where, size, device, channels=channels).where == expected
 
 
 def test_what_cannot_run_on_the_batch_is_named_before_any_work():
@@ -77,7 +79,7 @@ def call(made, images_BHWC, epoch, index_B):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("where", ["item", "batch"])
-@pytest.mark.parametrize("name", ["light", "strong", "small"])
+@pytest.mark.parametrize("name", ["light", "upright", "strong", "small"])
 def test_shipped_policies_draw_by_seed_epoch_and_index_only(name, where, channels):
     chosen = shipped(name)
     parts = [make_online(chosen, image_size=28, channels=channels, device_type="cpu", seed=seed) for seed in (0, 0, 1)]

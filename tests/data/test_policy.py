@@ -122,3 +122,13 @@ def test_albumentations_comes_without_torch_and_without_its_call_home():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1.0"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_shipped_ranges_are_centred(name):
+    """A scalar `translate_percent: 0.06` shifts by +6 % always: easily written, never meant."""
+    for entry in policy.build(shipped(name)["online"], "augment.online"):
+        for argument, neutral in (("translate_px", 0), ("translate_percent", 0), ("rotate", 0), ("scale", 1)):
+            ranges = getattr(entry, argument, None)
+            for low, high in ranges.values() if isinstance(ranges, dict) else [ranges] if ranges else []:
+                assert (low + high) / 2 == pytest.approx(neutral), f"{name}: {argument}"

@@ -78,7 +78,7 @@ def test_policy_json_says_all_and_the_seed_and_the_policy_matter(tmp_path):
     assert said["where"] == "auto" and said["where_on"] == {"cpu": "batch", "cuda": "batch"}
     assert [next(iter(entry)) for entry in said["online"]] == [next(iter(entry)) for entry in policy("strong").online]
     affine = next(entry["Affine"] for entry in said["online"] if "Affine" in entry)
-    assert affine["border_mode"] == 0 and affine["interpolation"] == 1  # defaults are spelt out
+    assert affine["fit_output"] is False and affine["interpolation"] == 1  # defaults are spelt out
     table = Split(out).table
     assert (table["source_id"] + "#aug").tolist() == table["id"].str.replace(r"\d+$", "", regex=True).tolist()
     before = (out / FILE).read_bytes()

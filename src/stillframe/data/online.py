@@ -15,7 +15,7 @@ from stillframe.data.draw import keys
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALL_PX = 64  # on a CPU the batched form is the faster one up to about here (docs/benchmarks.md)
+SMALL = 64 * 64  # values (height * width * channels): on a CPU the batched form is the faster one up to about here
 ORIGIN = "augment.online"
 
 
@@ -73,7 +73,7 @@ class Online:
         return made
 
 
-def choose_where(augment: Augment, *, image_size: int, device_type: str) -> Literal["item", "batch"]:
+def choose_where(augment: Augment, *, image_size: int, channels: int, device_type: str) -> Literal["item", "batch"]:
     """Where the online policy is applied: "batch" on a GPU and for small images, if every transform can.
 
     Raises:
@@ -86,7 +86,7 @@ def choose_where(augment: Augment, *, image_size: int, device_type: str) -> Lite
         raise ValueError(f"augment.where = 'batch': {problem}; use where: auto or item, or leave it out")
     if augment.where == "batch":
         return "batch"
-    return "batch" if not problem and (device_type == "cuda" or image_size <= SMALL_PX) else "item"
+    return "batch" if not problem and (device_type == "cuda" or image_size**2 * channels <= SMALL) else "item"
 
 
 def make_online(augment: Augment, *, image_size: int, channels: int, device_type: str, seed: int) -> Online | None:
@@ -106,5 +106,5 @@ def make_online(augment: Augment, *, image_size: int, channels: int, device_type
     if not augment.online:
         return None
     policy.check_policy(augment.online, ORIGIN, (image_size, image_size, channels))
-    where = choose_where(augment, image_size=image_size, device_type=device_type)
+    where = choose_where(augment, image_size=image_size, channels=channels, device_type=device_type)
     return Online(where=where, policy=[dict(entry) for entry in augment.online], seed=seed)

@@ -15,10 +15,11 @@ from stillframe.data.store import Split
 from stillframe.paths import replacing
 
 if TYPE_CHECKING:
+    from PIL import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-ROWS, COPIES, DRAWS = 8, 3, 5  # most samples, copies and draws that are shown
+ROWS, MOST_ROWS, COPIES, DRAWS = 8, 12, 3, 5  # a row for each class up to MOST_ROWS; copies and draws at most
 TILE, GAP, LEFT, TOP = 128, 8, 168, 92  # px
 PAPER, INK, FAINT, RULE, EMPTY = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de", "#f3f5f7"
 
@@ -63,7 +64,7 @@ def make_preview(
         seed: of the run.
     """
     split, copies = Split(train), Split(augmented)
-    rows = pick(split.table["label"].to_numpy(), len(classes), rows=ROWS, seed=seed)
+    rows = pick(split.table["label"].to_numpy(), len(classes), rows=min(max(len(classes), ROWS), MOST_ROWS), seed=seed)
     originals = split.images(rows)
     table = split.table.iloc[rows]
     groups = [Group("", ["original"], [[image] for image in originals])]
@@ -107,46 +108,48 @@ def _font(size: int) -> FreeTypeFont:
 def _draw_sheet(path: Path, title: str, labels: list[tuple[str, str]], groups: list[Group]) -> None:
     from PIL import Image, ImageDraw
 
+    shown = groups[0].tiles[0][0] if labels else None
+    size = max(shown.shape[:2]) if shown is not None else TILE
+    tile = min(TILE, size * max(1, TILE // size))  # small images are enlarged by a whole factor
     columns = sum(len(group.columns) for group in groups)
-    width = LEFT + columns * (TILE + GAP) + (len(groups) - 1) * 2 * GAP + 2 * GAP
-    sheet = Image.new("RGB", (max(width, 560), TOP + len(labels) * (TILE + GAP) + 2 * GAP), PAPER)
+    width = LEFT + columns * (tile + GAP) + (len(groups) - 1) * 2 * GAP + 2 * GAP
+    sheet = Image.new("RGB", (max(width, 560), TOP + len(labels) * (tile + GAP) + 2 * GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((2 * GAP, 12), title, INK, _font(18))
     for row, (label, identity) in enumerate(labels):
-        middle = TOP + row * (TILE + GAP) + TILE // 2
+        middle = TOP + row * (tile + GAP) + tile // 2
         pen.text((2 * GAP, middle - 20), _fit(pen, label, _font(14)), INK, _font(14))
         pen.text((2 * GAP, middle + 2), _fit(pen, identity, _font(10), tail=True), FAINT, _font(10))
     x = LEFT
     for group in groups:
-        span = len(group.columns) * (TILE + GAP) - GAP
+        span = len(group.columns) * (tile + GAP) - GAP
         if group.title:
             pen.text((x, 44), group.title, INK, _font(13))
             pen.line((x, 64, x + span, 64), RULE)
         for column, name in enumerate(group.columns):
-            left = x + column * (TILE + GAP)
+            left = x + column * (tile + GAP)
             pen.text((left, 70), name, FAINT, _font(11))
             for row, tiles in enumerate(group.tiles):
-                _paste(sheet, pen, tiles[column], left, TOP + row * (TILE + GAP))
+                _paste(sheet, tiles[column], left, TOP + row * (tile + GAP), tile)
         x += span + 3 * GAP
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
 
 
-def _paste(sheet: object, pen: ImageDraw, picture: NDArray[np.uint8] | None, left: int, top: int) -> None:
-    """One tile; small images are enlarged by a whole factor, so that their pixels stay what they are."""
+def _paste(sheet: Image.Image, picture: NDArray[np.uint8] | None, left: int, top: int, tile: int) -> None:
+    """One tile of `tile` px; enlarged pixels stay what they are."""
     from PIL import Image
 
     if picture is None:
-        pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), EMPTY)
+        sheet.paste(EMPTY, (left, top, left + tile, top + tile))
         return
-    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-    factor = TILE // max(image.size)
-    if factor >= 1:
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
+    if max(image.size) > tile:
+        image.thumbnail((tile, tile), Image.Resampling.LANCZOS)
     else:
-        image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-    assert isinstance(sheet, Image.Image)
-    sheet.paste(image.convert("RGB"), (left + (TILE - image.width) // 2, top + (TILE - image.height) // 2))
+        factor = tile // max(image.size)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    sheet.paste(image, (left, top))
 
 
 def _fit(pen: ImageDraw, text: str, font: FreeTypeFont, *, tail: bool = False) -> str:

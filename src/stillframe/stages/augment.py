@@ -35,7 +35,8 @@ def check(augment: Augment, card: Card) -> dict[str, str]:
             f"augment.copies = {augment.copies} with an empty augment.offline would only repeat the images: "
             "name transforms there, or set augment.copies to 0"
         )
-    return {device: choose_where(augment, image_size=card.height, device_type=device) for device in ("cpu", "cuda")}
+    size = {"image_size": card.height, "channels": card.channels}
+    return {device: choose_where(augment, **size, device_type=device) for device in ("cpu", "cuda")}
 
 
 def describe(augment: Augment, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int) -> dict[str, Any]:
