@@ -134,8 +134,8 @@ def gallery_table(predictions: pd.DataFrame, classes: Sequence[str], most: int) 
         most: rows, at most.
 
     Returns:
-        Columns rank (from 1), file (the picture, in the stage's folder), index (row in the split), id, actual, predicted,
-        confidence, suspected_label_error.
+        Columns rank (from 1), file (the picture, in the stage's folder), index (row in the split), id,
+        actual, predicted, confidence, suspected_label_error.
     """
     probabilities_NK = (
         np.stack(predictions["probabilities"].to_list()) if len(predictions) else np.zeros((0, len(classes)))

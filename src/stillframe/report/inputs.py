@@ -1,0 +1,169 @@
+"""What the report is made from: the files of the stages before it, read with care for those that are not there."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stillframe.paths import read_json
+from stillframe.sample import SPLITS, Card
+
+SMALL_FILE = 48_000  # bytes; a larger picture is made smaller for the page
+TINY_SIDE = 100  # px; a smaller picture is enlarged without smoothing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page.
+
+    Attributes:
+        uri: data URI.
+        width: px.
+        height: px.
+        tiny: enlarge it without smoothing.
+    """
+
+    uri: str
+    width: int
+    height: int
+    tiny: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The findings of all stages; what is optional is empty, and `missing` names its file."""
+
+    card: Card  # its splits in the order train, val, test
+    metrics: dict[str, float]
+    intervals: dict[str, list[float]]
+    baseline: dict[str, Any]
+    notes: list[str]
+    audit: dict[str, Any]
+    policy: dict[str, Any]
+    summary: dict[str, Any]
+    origin: dict[str, Any]  # run.json
+    choices: dict[str, Any]
+    val_metrics: dict[str, float]
+    history: pd.DataFrame
+    per_class: pd.DataFrame
+    confusion: pd.DataFrame
+    roc: pd.DataFrame
+    pr: pd.DataFrame
+    reliability: pd.DataFrame
+    slices: pd.DataFrame
+    gallery: pd.DataFrame
+    explain: pd.DataFrame
+    quarantine: pd.DataFrame
+    missing: list[str]
+
+
+def read_inputs(prepared: Path, augmented: Path, trained: Path, validated: Path, evaluated: Path) -> Inputs:
+    """Read the stages' folders.
+
+    Raises:
+        FileNotFoundError: card.json or the test metrics are missing: there is nothing to report.
+        ValueError: a file is not what it should be.
+    """
+    missing: list[str] = []
+
+    def optional(path: Path, empty: Any) -> Any:
+        if path.exists():
+            return read_json(path)
+        missing.append(str(path))
+        return empty
+
+    def table(path: Path) -> pd.DataFrame:
+        if path.exists():
+            return read_table(path)
+        missing.append(str(path))
+        return pd.DataFrame()
+
+    card = Card.read(prepared / "card.json")
+    ordered = {split: card.counts[split] for split in SPLITS if split in card.counts}
+    return Inputs(
+        card=replace(card, counts=ordered),
+        metrics=read_json(evaluated / "metrics.json"),
+        intervals=optional(evaluated / "intervals.json", {}),
+        baseline=optional(evaluated / "baseline.json", {}),
+        notes=optional(evaluated / "notes.json", []),
+        audit=optional(prepared / "audit.json", {}),
+        policy=optional(augmented / "policy.json", {}),
+        summary=optional(trained / "summary.json", {}),
+        origin=optional(trained / "run.json", {}),
+        choices=optional(validated / "choices.json", {}),
+        val_metrics=optional(validated / "metrics.json", {}),
+        history=table(trained / "history.csv"),
+        per_class=table(evaluated / "per_class.csv"),
+        confusion=table(evaluated / "confusion.csv"),
+        roc=table(evaluated / "roc.csv"),
+        pr=table(evaluated / "pr.csv"),
+        reliability=table(evaluated / "reliability.csv"),
+        slices=table(evaluated / "slices.csv"),
+        gallery=table(evaluated / "gallery.csv"),
+        explain=table(evaluated / "explain" / "explain.csv"),
+        quarantine=table(prepared / "quarantine.csv"),
+        missing=missing,
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV in which names stay text: a class may be called "1", "NA" or "true".
+
+    Raises:
+        ValueError: the file is not a table.
+    """
+    words = (
+        "class",
+        "actual",
+        "predicted",
+        "slice",
+        "value",
+        "id",
+        "file",
+        "kind",
+        "method",
+        "path",
+        "reason",
+        "label",
+    )
+    try:
+        columns = list(pd.read_csv(path, nrows=0).columns)
+        text = {name: str for name in words if name in columns and not (name == "predicted" and "support" in columns)}
+        blank = {name: [""] for name in columns if name not in text}
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table ({error}): delete it and run `dvc repro`") from None
+
+
+def picture(path: Path, most_px: int = 360) -> Picture | None:
+    """A picture as a data URI, made smaller when its file is large; None when the file is not there.
+
+    Args:
+        path: of a PNG or JPEG.
+        most_px: longer side of a picture that is made smaller.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        return None
+    data, kind = path.read_bytes(), "png"
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        kind = (image.format or "png").lower()
+        if len(data) > SMALL_FILE:
+            buffer = io.BytesIO()
+            smaller = image.convert("RGB")
+            smaller.thumbnail((most_px, most_px))
+            smaller.save(buffer, "JPEG", quality=85)
+            data, kind, (width, height) = buffer.getvalue(), "jpeg", smaller.size
+    return Picture(data_uri(data, kind), width, height, min(width, height) < TINY_SIDE)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Bytes of a picture of a kind ("png", "jpeg") as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

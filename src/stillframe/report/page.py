@@ -1,0 +1,253 @@
+"""The report: figures as PNG, and one self-contained HTML page for someone who was not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from stillframe.paths import fresh_folder, write_text
+from stillframe.report import figures, words
+from stillframe.report.inputs import Inputs, data_uri, picture, read_inputs
+
+HERE = Path(__file__).parent
+MOST_CONFUSIONS = 10
+MOST_REFUSED = 30
+WIDE_TABLE = 25  # classes up to which the table of counts and scores is open
+
+
+def build_report(
+    prepared: Path,
+    augmented: Path,
+    trained: Path,
+    validated: Path,
+    evaluated: Path,
+    reported: Path,
+    *,
+    params: Path | None = None,
+    hashes: Mapping[str, str] | None = None,
+) -> Path:
+    """Write report.html and the figures (*.png) into `reported`, from scratch.
+
+    Args:
+        prepared: data/prepared.
+        augmented: data/augmented.
+        trained: artifacts/train.
+        validated: artifacts/validate.
+        evaluated: artifacts/evaluate.
+        reported: artifacts/report.
+        params: params.yaml, shown at the end and asked whether the data has groups.
+        hashes: DVC's md5 of stage inputs and outputs, by "<stage>/deps|outs/<path>".
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        FileNotFoundError: card.json or the test metrics are missing.
+        ValueError: a file of a stage is damaged.
+    """
+    found = read_inputs(prepared, augmented, trained, validated, evaluated)
+    out = fresh_folder(reported)
+    drawn = draw(found, out)
+    text = params.read_text(encoding="utf-8") if params is not None and params.exists() else ""
+    page = render(found, drawn, evaluated, augmented, text, hashes or {})
+    write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def draw(found: Inputs, out: Path) -> dict[str, str]:
+    """Write the figures for which there is data; name -> data URI."""
+    classes, drawn = found.card.classes, {}
+    if len(found.history):
+        best = found.summary.get("best_epoch")
+        drawn["learning_curves"] = figures.learning_curves(found.history, best)
+    if len(found.confusion):
+        drawn["confusion"] = figures.confusion_matrix(counts(found), classes)
+    if len(found.roc) and len(found.pr):
+        order = classes
+        if len(found.per_class):
+            order = list(found.per_class.sort_values("f1", kind="stable")["class"])
+        drawn["roc_pr"] = figures.roc_and_pr(found.roc, found.pr, order)
+    if len(found.reliability):
+        drawn["reliability"] = figures.reliability(found.reliability)
+    if len(found.per_class):
+        drawn["per_class"] = figures.per_class_bars(found.per_class)
+    if any(found.card.counts.get(split) for split in found.card.counts):
+        drawn["class_balance"] = figures.class_balance(found.card.counts, classes)
+    paths = {name: figures.save(figure, out / f"{name}.png") for name, figure in drawn.items()}
+    return {name: data_uri(path.read_bytes(), "png") for name, path in paths.items()}
+
+
+def counts(found: Inputs) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The confusion matrix (K, K) of confusion.csv, rows actual."""
+    place = {name: at for at, name in enumerate(found.card.classes)}
+    unknown = (set(found.confusion["actual"]) | set(found.confusion["predicted"])) - set(place)
+    if unknown:
+        raise ValueError(
+            f"confusion.csv has the class {min(unknown)!r}, which card.json does not: `dvc repro evaluate`"
+        )
+    matrix = np.zeros((len(place), len(place)), dtype=np.int64)
+    rows, columns = (found.confusion[side].map(place).to_numpy(dtype=np.int64) for side in ("actual", "predicted"))
+    np.add.at(matrix, (rows, columns), 1)
+    return matrix
+
+
+def render(
+    found: Inputs,
+    drawn: dict[str, str],
+    evaluated: Path,
+    augmented: Path,
+    params: str,
+    hashes: Mapping[str, str],
+) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": words.percent, "thousands": lambda value: f"{value:,}"}
+    mood, verdict = words.judgement(found)
+    values = yaml.safe_load(params) if params else {}
+    return environment.get_template("template.html").render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        found=found,
+        card=found.card,
+        drawn=drawn,
+        title=words.title(found),
+        headline=words.headline(found),
+        mood=mood,
+        verdict=verdict,
+        caveats=words.caveats(found, values if isinstance(values, dict) else {}),
+        audit=words.audit_facts(found),
+        refused=_refused(found.quarantine),
+        splits=_split_rows(found),
+        augmentation=words.augmentation(found),
+        policy=_as_yaml({key: found.policy[key] for key in ("offline", "online") if found.policy.get(key)}),
+        preview=picture(augmented / "preview.png", most_px=1400),
+        training=words.training(found),
+        training_facts=words.training_facts(found),
+        tiles=_tiles(found),
+        scores=_score_rows(found),
+        classes=_class_rows(found.per_class),
+        wide=WIDE_TABLE,
+        confusions=_confusions(found) if len(found.confusion) else [],
+        slices=_slice_rows(found.slices),
+        gallery=_pictures(found.gallery, evaluated, evaluated / "gallery"),
+        explained=_pictures(found.explain, evaluated / "explain"),
+        params=params,
+        hashes=dict(hashes or found.origin.get("dvc", {})),
+    )
+
+
+def _as_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True) if value else ""
+
+
+def _tiles(found: Inputs) -> list[dict[str, str]]:
+    """The figures at the top of the page."""
+    tiles = []
+    for name in ("accuracy", "f1_macro", "auroc", "ece"):
+        if name in found.metrics:
+            title, _, as_percent = words.METRICS[name]
+            bounds = found.intervals.get(name)
+            note = f"95 %: {words.interval(bounds, as_percent)}" if bounds else ""
+            tiles.append({"title": title, "value": words.shown(found.metrics[name], as_percent), "note": note})
+    if "accuracy" in found.baseline:
+        note = f"always “{found.baseline['class']}”"
+        tiles.append({"title": "Trivial answer", "value": words.percent(found.baseline["accuracy"]), "note": note})
+    return tiles
+
+
+def _score_rows(found: Inputs) -> list[dict[str, str]]:
+    """All scores that are not of one class: test with interval, validation, the trivial answer."""
+    rows = []
+    for name, (title, meaning, as_percent) in words.METRICS.items():
+        if name in found.metrics:
+            rows.append(
+                {
+                    "title": title,
+                    "meaning": meaning,
+                    "test": words.shown(found.metrics[name], as_percent),
+                    "interval": words.interval(found.intervals.get(name), as_percent),
+                    "val": words.shown(found.val_metrics.get(name), as_percent),
+                    "trivial": words.shown(found.baseline.get(name), as_percent),
+                }
+            )
+    return rows
+
+
+def _class_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    rows = []
+    for row in table.to_dict("records"):
+        cells = {"class": str(row["class"]), "support": f"{row['support']:,}", "predicted": f"{row['predicted']:,}"}
+        for kind in ("precision", "recall", "f1"):
+            cells[kind] = words.shown(row[kind], True)
+            cells[f"{kind}_interval"] = words.interval((row[f"{kind}_low"], row[f"{kind}_high"]), True)
+        rows.append(cells)
+    return rows
+
+
+def _split_rows(found: Inputs) -> list[dict[str, Any]]:
+    """One row a class: its images in each split; the last row the sums."""
+    splits = list(found.card.counts)
+    rows = [
+        {"class": name, "counts": [found.card.counts[split].get(name, 0) for split in splits]}
+        for name in found.card.classes
+    ]
+    return [*rows, {"class": "all", "counts": [sum(found.card.counts[split].values()) for split in splits]}]
+
+
+def _confusions(found: Inputs) -> list[dict[str, Any]]:
+    """The most frequent mistakes."""
+    matrix, names = counts(found), found.card.classes
+    total = matrix.sum(1)
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    pairs = [(int(at) // len(names), int(at) % len(names)) for at in order]
+    return [
+        {"actual": names[row], "predicted": names[column], "count": int(matrix[row, column]), "of": int(total[row])}
+        for row, column in pairs
+        if matrix[row, column]
+    ]
+
+
+def _slice_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "slice": row["slice"],
+            "value": row["value"],
+            "n": f"{row['n']:,}",
+            "accuracy": words.percent(row["accuracy"]),
+            "interval": words.interval((row["low"], row["high"]), True),
+            "f1_macro": words.percent(row["f1_macro"]),
+            "at": (
+                round(100 * row["low"], 2),
+                round(100 * (row["high"] - row["low"]), 2),
+                round(100 * row["accuracy"], 2),
+            ),
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def _pictures(table: pd.DataFrame, *folders: Path) -> list[dict[str, Any]]:
+    """The rows of a table of pictures, with those pictures that are there."""
+    rows: list[dict[str, Any]] = []
+    for row in table.to_dict("records"):
+        inside = [found for folder in folders if (found := picture(folder / str(row["file"]))) is not None]
+        suspected = str(row.get("suspected_label_error", False)) == "True"
+        known = {str(name): value for name, value in row.items()}
+        rows.append({**known, "picture": inside[0] if inside else None, "suspected": suspected})
+    return rows
+
+
+def _refused(table: pd.DataFrame) -> list[dict[str, str]]:
+    return [
+        {"path": str(row["path"]), "reason": str(row["reason"])} for row in table.head(MOST_REFUSED).to_dict("records")
+    ]

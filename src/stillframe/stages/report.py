@@ -1,0 +1,38 @@
+"""Stage 8: one page about all of it, for someone who was not there; also sent to the model's MLflow run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stillframe.config import Tracking, read_params
+from stillframe.paths import AUGMENTED, EVALUATE, PARAMS, PREPARED, REPORT, TRAIN, VALIDATE
+
+
+def run(
+    tracking: Tracking,
+    *,
+    prepared: Path = PREPARED,
+    augmented: Path = AUGMENTED,
+    trained: Path = TRAIN,
+    validated: Path = VALIDATE,
+    evaluated: Path = EVALUATE,
+    reported: Path = REPORT,
+) -> None:
+    """Write report.html and the figures into `reported`, and send them to the run named in run.json."""
+    from stillframe.fit.lineage import dvc_hashes
+    from stillframe.fit.tracking import record_report
+    from stillframe.report.page import build_report
+
+    page = build_report(
+        prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=dvc_hashes()
+    )
+    record_report(trained / "run.json", reported, tracking)
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    try:
+        run(*read_params("tracking"))
+    except (ValueError, OSError) as problem:
+        sys.exit(f"report: {problem}")
