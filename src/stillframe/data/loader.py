@@ -48,13 +48,20 @@ class Batches(Sampler[Key]):
         return self.length
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The rows of an epoch, in their order, over all ranks."""
+        """The rows of an epoch, in their order, over all ranks.
+
+        A row that is drawn again in the same epoch counts on by `rows` (row, row + rows, ...): a draw of its own for
+        the augmentation, the same row after `% rows`.
+        """
         random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
         if self.draw_weight_N is None:
             return random.permutation(self.rows).astype(np.int64)
-        return random.choice(
-            self.rows, size=self.rows, p=self.draw_weight_N / self.draw_weight_N.sum()
-        ).astype(np.int64)
+        drawn = random.choice(self.rows, size=self.rows, p=self.draw_weight_N / self.draw_weight_N.sum())
+        by_row = np.argsort(drawn, kind="stable")
+        first_of = np.searchsorted(drawn[by_row], drawn[by_row])  # where in the sorted draws a row begins
+        again = np.empty(self.rows, dtype=np.int64)
+        again[by_row] = np.arange(self.rows) - first_of
+        return drawn.astype(np.int64) + again * self.rows
 
     def __iter__(self) -> Iterator[Key]:
         epoch, done = self.position()
@@ -117,13 +124,14 @@ class Rows(Dataset[Batch]):
 
     def __getitem__(self, key: Key) -> Batch:
         epoch, index_B = key
-        image_BHWC = self.images(index_B)
+        row_B = index_B % len(self)
+        image_BHWC = self.images(row_B)
         if self.online is not None:
             image_BHWC = self.online.items(image_BHWC, epoch, index_B)
         return Batch(
             image_BCHW=torch.from_numpy(image_BHWC).permute(0, 3, 1, 2),  # channels last in memory, as stored
-            target_B=torch.from_numpy(self.label_N[index_B]),
-            weight_B=torch.from_numpy(self.weight_N[index_B]),
+            target_B=torch.from_numpy(self.label_N[row_B]),
+            weight_B=torch.from_numpy(self.weight_N[row_B]),
             index_B=torch.from_numpy(index_B),
             epoch=epoch,
         )
