@@ -51,7 +51,7 @@ STYLE: Any = {
     "ytick.major.size": 0,
 }
 MOST_LINES = 8  # classes with a curve of their own; of more, the rest is drawn faintly
-MOST_BARS = 40
+MOST_BARS = 24
 MORE_LETTERS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "WenQuanYi Zen Hei", "Arial Unicode MS")
 MOST_LETTERS = 22  # of a class name on an axis
 
@@ -196,9 +196,6 @@ def _curves(axes: Axes, points: pd.DataFrame, order: Sequence[str]) -> None:
             label=short(name) if strong else f"{len(shown) - MOST_LINES} more" if at == MOST_LINES else None,
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-    handles, labels = axes.get_legend_handles_labels()  # drawn last to first: the strong lines lie on top
-    handles, labels = handles[::-1], labels[::-1]
-    axes.legend(handles, labels, loc="lower right" if axes.get_xlabel() != "recall" else "lower left")
 
 
 @_styled
@@ -207,12 +204,12 @@ def roc_and_pr(roc: pd.DataFrame, pr: pd.DataFrame, order: Sequence[str]) -> Fig
     figure = Figure(figsize=(9.4, 4.3), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     left.plot([0, 1], [0, 1], color="#8b949e", linewidth=1, linestyle=":")
-    left.set_xlabel("false positive rate")
-    right.set_xlabel("recall")
     with _panel(left, "ROC, each class against the rest", "false positive rate", "true positive rate"):
         _curves(left, roc, order)
     with _panel(right, "Precision and recall", "recall", "precision"):
         _curves(right, pr, order)
+    handles, labels = left.get_legend_handles_labels()  # drawn last to first: the strong lines lie on top
+    left.legend(handles[::-1], labels[::-1], loc="lower right")  # for both panels
     return figure
 
 
@@ -292,7 +289,7 @@ def class_balance(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> 
     for place, images in enumerate(left):
         axes.text(images + left.max() * 0.01, place, f"{int(images):,}", va="center", fontsize=9)
     axes.set_yticks(np.arange(len(shown)), [short(name) for name in shown])
-    axes.set(xlabel="images", xlim=(0, left.max() * 1.1))
+    axes.set(xlabel="images", xlim=(0, left.max() * 1.1), ylim=(-0.6, len(shown) - 0.4))
     axes.grid(False, axis="y")
     title = "Images by class and split"
     axes.set_title(title if len(shown) == len(classes) else f"{title}: the {len(shown)} largest classes", pad=9)

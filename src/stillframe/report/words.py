@@ -82,7 +82,7 @@ def judgement(found: Inputs) -> tuple[str, str]:
     trivial = float(found.baseline["accuracy"])
     wrong, trivial_wrong = 1 - found.metrics["accuracy"], 1 - trivial
     if bounds[0] > trivial:
-        share = f" It makes {percent(1 - wrong / trivial_wrong)} fewer errors." if trivial_wrong > 0 else ""
+        share = f" It makes {percent(1 - wrong / trivial_wrong)} fewer errors than it." if trivial_wrong > 0 else ""
         return "good", f"The model is better than the trivial answer, beyond chance.{share}"
     if bounds[1] < trivial:
         return "bad", "The model is worse than always giving the same answer: do not use it."
