@@ -76,6 +76,29 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
+def scores(args: argparse.Namespace) -> int:
+    """Print the scores of the last run, and where its report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stillframe.paths import EVALUATE, REPORT, VALIDATE, read_json
+
+    intervals, baseline = read_json(EVALUATE / "intervals.json"), read_json(EVALUATE / "baseline.json")
+    val, test = read_json(VALIDATE / "metrics.json"), read_json(EVALUATE / "metrics.json")
+    table = Table("score", "validation", "test", "95 % interval", "always the largest class")
+    for name in ("accuracy", "f1_macro", "recall_macro", "auroc", "ece"):
+        if name in test:
+            low, high = intervals.get(name, (None, None))
+            interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+            row = [f"{values[name]:.3f}" if name in values else "" for values in (val, test, baseline)]
+            table.add_row(name, row[0], row[1], interval, row[2])
+    Console().print(table)
+    print(f"report:     {(REPORT / 'report.html').resolve()}")
+    print("MLflow UI:  make ui   (http://127.0.0.1:5000)")
+    print("two runs:   dvc exp show, dvc metrics diff, dvc plots diff")
+    return 0
+
+
 def ui(args: argparse.Namespace) -> int:
     """Start the MLflow UI (this process becomes it)."""
     from stillframe.config import read_params
@@ -136,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, report, ui, sync, dag):
+    for function in (check, use, compose, scores, report, ui, sync, dag):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
