@@ -188,8 +188,13 @@ def _near(verdict: Verdict, data: Data, thumbs: Thumbs) -> Pairs:
     where = kept.index.to_numpy()
     found = duplicates.candidates(kept["phash"].to_numpy(dtype=np.uint64), data.near_duplicate_bits)
     pairs = where[found].reshape(-1, 2)
-    likeness = duplicates.confirm(pairs, thumbs(sorted(set(pairs.ravel().tolist()))))
-    sure = likeness >= duplicates.SAME
+    if len(pairs):
+        some = where[np.linspace(0, len(where) - 1, min(len(where), duplicates.SAMPLE)).round().astype(int)]
+        background = duplicates.Background.of(list(thumbs(some.tolist()).values()))
+        likeness = duplicates.confirm(pairs, thumbs(sorted(set(pairs.ravel().tolist()))), background)
+        sure = likeness >= background.same
+    else:
+        likeness, sure = np.empty(0), np.empty(0, dtype=bool)
     pairs, likeness = pairs[sure], likeness[sure]
     hashes = verdict.frame["phash"].to_numpy(dtype=np.uint64)
     bits = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])

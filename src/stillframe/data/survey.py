@@ -113,6 +113,8 @@ def code() -> str:
 
 def stamp(folder: Path, row: Row) -> tuple[int, int]:
     """Size (bytes) and modification time (ns) of a sample's file; (-1, -1) when there is none to read."""
+    if row.problem.startswith("path"):
+        return -1, -1  # outside the source: not looked at
     try:
         seen = to_path(folder, row.id).stat()
     except (OSError, ValueError):

@@ -1,0 +1,97 @@
+"""Makers of tiny data that many tests share; everything is made in the test's own folder."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stillframe.config import Data, build
+from tiny import picture
+
+DATA: dict[str, Any] = {
+    "name": "tiny",
+    "fetch": None,
+    "path": None,
+    "format": "auto",
+    "table": None,
+    "columns": {"path": "path", "label": "label", "split": None, "group": None, "weight": None, "slices": []},
+    "classes": None,
+    "leave_out": [],
+    "image_size": 16,
+    "resize": "squash",
+    "channels": "auto",
+    "store": "auto",
+    "val_fraction": 0.2,
+    "test_fraction": 0.2,
+    "max_bad_fraction": 0.5,
+    "min_px": 4,
+    "max_megapixels": 1.0,
+    "near_duplicates": "group",
+    "near_duplicate_bits": 2,
+    "conflicts": "quarantine",
+    "workers": 2,
+    "backend": "loky",
+}
+
+
+@pytest.fixture
+def data() -> Callable[..., Data]:
+    """Section `data` for tiny images; columns and the rest by keyword."""
+
+    def make(columns: dict[str, Any] | None = None, **values: Any) -> Data:
+        section = {**DATA, **values, "columns": {**DATA["columns"], **(columns or {})}}
+        made: Data = build("data", section)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Callable[..., Path]:
+    """Class folders of PNG files: `make({"cat": 10, "dog": 12})` -> the folder."""
+
+    def make(counts: dict[str, int], under: str = "source", channels: int = 3, first: int = 0) -> Path:
+        folder, seed = tmp_path / under, first
+        for name, count in counts.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                Image.fromarray(picture(seed, channels=channels)).save(folder / name / f"{index:03d}.png")
+                seed += 1
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Callable[..., Path]:
+    """idx files of 2 classes, the test ones packed: `make(train=20, test=6)` -> the folder."""
+
+    def make(train: int = 20, test: int = 6, side: int = 8) -> Path:
+        folder = tmp_path / "idx"
+        folder.mkdir()
+        for prefix, count, suffix in (("train", train, ""), ("t10k", test, ".gz")):
+            images = np.random.default_rng(count).integers(0, 256, (count, side, side), dtype=np.uint8)
+            labels = np.arange(count, dtype=np.uint8) % 2
+            for name, values in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
+                head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+                content = head + values.tobytes()
+                (folder / f"{name}{suffix}").write_bytes(gzip.compress(content, mtime=0) if suffix else content)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_workers_left() -> Iterator[None]:
+    """End joblib's idle processes with the session."""
+    yield
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
