@@ -123,3 +123,11 @@ def test_validation_tables(tmp_path):
     }
     assert scores["log_loss"] != scores["log_loss_uncalibrated"]
     assert scores["accuracy"] > 0.5
+
+
+def test_a_class_that_is_always_found_is_said_to_be_no_certainty(tmp_path):
+    table = predictions(150, 3)
+    table.loc[table["label"] == 0, "predicted"] = 0
+    write_tables(table, card(CLASSES), tmp_path, **OPTIONS)
+    assert json.loads((tmp_path / "intervals.json").read_text())["recall/ant"] == [1.0, 1.0]
+    assert any("no width" in note for note in json.loads((tmp_path / "notes.json").read_text()))

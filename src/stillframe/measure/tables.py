@@ -17,9 +17,7 @@ from stillframe.measure.scores import classification_scores, expected_calibratio
 from stillframe.paths import write_json, write_text
 from stillframe.sample import Card
 
-DIGITS = (
-    10  # of written scores: below that the order of a sum shows, which may differ from machine to machine
-)
+DIGITS = 10  # of written scores: below that the order of a sum shows, which may differ from machine to machine
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,7 @@ class Answers:
 
 def split_scores(answers: Answers, classes: Sequence[str], bins: int) -> tuple[dict[str, float], list[str]]:
     """`classification_scores`, and `ece_uncalibrated` and `log_loss_uncalibrated` at temperature 1."""
-    scores, notes = classification_scores(
-        answers.label_N, answers.probabilities_NK, classes, bins, answers.predicted_N
-    )
+    scores, notes = classification_scores(answers.label_N, answers.probabilities_NK, classes, bins, answers.predicted_N)
     scores["ece_uncalibrated"] = expected_calibration_error(answers.label_N, answers.uncalibrated_NK, bins)
     scores["log_loss_uncalibrated"] = float(own_log_loss(answers.label_N, answers.uncalibrated_NK).mean())
     return {name: round(value, DIGITS) for name, value in scores.items()}, notes
@@ -71,9 +67,7 @@ def write_validation_tables(predictions: pd.DataFrame, card: Card, bins: int, ou
     write_json(out / "metrics.json", scores)
     write_json(out / "notes.json", notes)
     write_csv(out / "reliability.csv", reliability_both(answers, bins))
-    write_csv(
-        out / "confusion.csv", curves.confusion_long(answers.label_N, answers.predicted_N, card.classes)
-    )
+    write_csv(out / "confusion.csv", curves.confusion_long(answers.label_N, answers.predicted_N, card.classes))
     return scores
 
 
@@ -126,10 +120,8 @@ def write_tables(
     errors = review.gallery_table(predictions, card.classes, gallery)
     write_json(out / "metrics.json", scores)
     write_json(out / "intervals.json", {name: list(interval) for name, interval in intervals.items()})
-    write_json(
-        out / "baseline.json", review.baseline_scores(card.counts["train"], answers.label_N, card.classes)
-    )
-    write_json(out / "notes.json", notes + _limits(answers, scores))
+    write_json(out / "baseline.json", review.baseline_scores(card.counts["train"], answers.label_N, card.classes))
+    write_json(out / "notes.json", notes + _limits(answers, scores, intervals))
     tables = {
         "per_class": curves.per_class(answers.label_N, answers.predicted_N, card.classes, scores, intervals),
         "confusion": curves.confusion_long(answers.label_N, answers.predicted_N, card.classes),
@@ -144,7 +136,7 @@ def write_tables(
     return scores, errors
 
 
-def _limits(answers: Answers, scores: dict[str, float]) -> list[str]:
+def _limits(answers: Answers, scores: dict[str, float], intervals: dict[str, tuple[float, float]]) -> list[str]:
     """Where the intervals say less than they seem to."""
     notes, total = [], len(answers.label_N)
     if scores["accuracy"] in (0.0, 1.0):
@@ -153,6 +145,11 @@ def _limits(answers: Answers, scores: dict[str, float]) -> list[str]:
             f"All {total} answers are {'right' if scores['accuracy'] else 'wrong'}: "
             "the bootstrap interval has no width. "
             f"Wilson's 95 % interval of the accuracy is {100 * low:.1f} to {100 * high:.1f} %."
+        )
+    elif any(low == high for low, high in intervals.values()):
+        notes.append(
+            "Where a score of a class is exactly 0 or 100 % its bootstrap interval has no width: "
+            "with few images of the class that does not mean certainty."
         )
     if total < 100:
         notes.append(f"Only {total} test images: the intervals are wide, and themselves uncertain.")

@@ -115,11 +115,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     wanted = ("val/accuracy", "val/f1_macro", "val/recall_macro", "val/precision_macro", "train/accuracy")
     scores = [name for name in wanted if name in names]
     rates = [name for name in names if name == "lr" or name.startswith("lr/")]
-    panels = [
-        panel
-        for panel in (("Loss", losses), ("Scores on the validation split", scores), ("Learning rate", rates))
-        if panel[1]
-    ]
+    panels = [panel for panel in (("Loss", losses), ("Scores", scores), ("Learning rate", rates)) if panel[1]]
     figure = Figure(figsize=(4.0 * max(1, len(panels)), 3.1), layout="constrained")
     for at, (title, columns) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), at + 1)
