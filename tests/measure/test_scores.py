@@ -69,9 +69,7 @@ def test_calibration_error_equals_that_of_torchmetrics(classes, bins):
     probabilities = probabilities.astype(np.float32)
     wanted = theirs(torch.from_numpy(probabilities), torch.from_numpy(label)).item()
     names = CLASSES[:classes]
-    assert classification_scores(label, probabilities, names, bins)[0]["ece"] == pytest.approx(
-        wanted, abs=1e-6
-    )
+    assert classification_scores(label, probabilities, names, bins)[0]["ece"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_confusion_matrix_alone_gives_the_same_scores():

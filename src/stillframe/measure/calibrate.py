@@ -43,15 +43,11 @@ def fit_temperature(logits_NK: ArrayLike, label_N: ArrayLike) -> Tuned:
 
     logits_NK, label_N = np.asarray(logits_NK, dtype=np.float64), np.asarray(label_N, dtype=np.int64)
     if len(label_N) < FEWEST:
-        return Tuned(
-            1.0, f"Not calibrated: {len(label_N)} validation images are too few (at least {FEWEST})."
-        )
+        return Tuned(1.0, f"Not calibrated: {len(label_N)} validation images are too few (at least {FEWEST}).")
     if len(np.unique(label_N)) < 2:
         return Tuned(1.0, "Not calibrated: the validation images are of one class only.")
     if (logits_NK.argmax(1) == label_N).all():
-        return Tuned(
-            1.0, "Not calibrated: no wrong answer on the validation images, so overconfidence cannot be seen."
-        )
+        return Tuned(1.0, "Not calibrated: no wrong answer on the validation images, so overconfidence cannot be seen.")
 
     def loss(log_temperature: float) -> float:
         return float(own_log_loss(label_N, softmax(logits_NK, float(np.exp(log_temperature)))).mean())

@@ -136,9 +136,7 @@ class _Resampled:
             area = np.stack([ranked.area(times_RN) for ranked in self.ranked])
             defined = np.isfinite(area)
             total = np.where(defined, area, 0.0).sum(0)
-            out["auroc"] = np.divide(
-                total, defined.sum(0), out=np.full(resamples, np.nan), where=defined.any(0)
-            )
+            out["auroc"] = np.divide(total, defined.sum(0), out=np.full(resamples, np.nan), where=defined.any(0))
         return out
 
 

@@ -38,9 +38,7 @@ def baseline_scores(
 def size_names(width_N: ArrayLike, height_N: ArrayLike) -> list[str]:
     """The bucket of each image's shorter side before resizing, e.g. "128-255 px"."""
     edges = (1, *SIZES)
-    names = [f"{low}-{high - 1} px" for low, high in zip(edges, SIZES, strict=False)] + [
-        f"{SIZES[-1]} px and more"
-    ]
+    names = [f"{low}-{high - 1} px" for low, high in zip(edges, SIZES, strict=False)] + [f"{SIZES[-1]} px and more"]
     side_N = np.minimum(np.asarray(width_N), np.asarray(height_N))
     return [names[at] for at in np.searchsorted(SIZES, side_N, side="right")]
 
@@ -48,9 +46,7 @@ def size_names(width_N: ArrayLike, height_N: ArrayLike) -> list[str]:
 def _values(predictions: pd.DataFrame, column: str, extra: pd.DataFrame) -> pd.Series[str]:
     """The value of one slice column for each sample."""
     if column == "size" and column not in extra:
-        return pd.Series(
-            size_names(predictions["source_width"], predictions["source_height"]), dtype="string"
-        )
+        return pd.Series(size_names(predictions["source_width"], predictions["source_height"]), dtype="string")
     if column == "mode" and column not in extra:
         return predictions["source_mode"].reset_index(drop=True).astype("string")
     if column not in extra:
@@ -78,9 +74,7 @@ def slice_table(predictions: pd.DataFrame, columns: Sequence[str], classes: Sequ
     Raises:
         ValueError: a column that the samples do not have, with the nearest right name.
     """
-    extra = pd.DataFrame(
-        [json.loads(text or "{}") for text in predictions["slices"]], index=range(len(predictions))
-    )
+    extra = pd.DataFrame([json.loads(text or "{}") for text in predictions["slices"]], index=range(len(predictions)))
     label_N, predicted_N = predictions["label"].to_numpy(), predictions["predicted"].to_numpy()
     rows = []
     for column in columns:

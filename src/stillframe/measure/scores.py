@@ -38,9 +38,7 @@ def metric_names(classes: Sequence[str], base: Sequence[str] = METRICS) -> list[
     return [*base, *(f"{kind}/{name}" for kind in PER_CLASS for name in classes)]
 
 
-def check_metric(
-    name: str, classes: Sequence[str], *, base: Sequence[str] = METRICS, key: str = "metric"
-) -> None:
+def check_metric(name: str, classes: Sequence[str], *, base: Sequence[str] = METRICS, key: str = "metric") -> None:
     """Refuse a metric that does not exist, before any work.
 
     Args:
@@ -117,9 +115,7 @@ def confusion_scores(confusion_KK: ArrayLike, classes: Sequence[str]) -> dict[st
     assert counts_KK.shape == (len(classes), len(classes)), f"{counts_KK.shape} for {len(classes)} classes"
     values = rates(np.diagonal(counts_KK), counts_KK.sum(1), counts_KK.sum(0))
     flat = {name: float(values[name]) for name in FROM_CONFUSION}
-    flat |= {
-        f"{kind}/{name}": float(values[kind][at]) for kind in PER_CLASS for at, name in enumerate(classes)
-    }
+    flat |= {f"{kind}/{name}": float(values[kind][at]) for kind in PER_CLASS for at, name in enumerate(classes)}
     return {name: value for name, value in flat.items() if np.isfinite(value)}
 
 
@@ -196,9 +192,7 @@ def classification_scores(
     if not len(label_N):
         raise ValueError("there are no samples to score: the split is empty")
     if probabilities_NK.shape != (len(label_N), len(classes)):
-        raise ValueError(
-            f"probabilities have shape {probabilities_NK.shape}, not ({len(label_N)}, {len(classes)})"
-        )
+        raise ValueError(f"probabilities have shape {probabilities_NK.shape}, not ({len(label_N)}, {len(classes)})")
     if not np.isfinite(probabilities_NK).all():
         raise ValueError("probabilities hold NaN or infinity: the model is broken (did training diverge?)")
     decided_N = probabilities_NK.argmax(1) if predicted_N is None else np.asarray(predicted_N, dtype=np.int64)
