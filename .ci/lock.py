@@ -8,6 +8,7 @@ condition.
 from __future__ import annotations
 
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PROJECT = "stillframe"
 LINUX = 'sys_platform == "linux"'
 HEADER = """\
 # Exact versions of everything: written by `make lock`, not by hand. Python 3.11 to 3.13.
@@ -31,9 +31,16 @@ def wanted(requirement: Requirement, extras: set[str], environment: dict[str, st
     return any(requirement.marker.evaluate(environment | {"extra": extra}) for extra in extras | {""})
 
 
+def asked_for() -> list[Requirement]:
+    """What pyproject.toml asks for, with the extra `dev`."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
+
+
 def closure(environment: dict[str, str]) -> set[str]:
-    """Names of all installed packages that the project reaches in an environment."""
-    waiting, seen, names = [(PROJECT, frozenset({"dev"}))], set(), set()
+    """Names of all installed packages that the project needs in an environment."""
+    waiting = [(canonicalize_name(one.name), frozenset(one.extras)) for one in asked_for()]
+    seen, names = set(), set()
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in seen:
@@ -49,7 +56,7 @@ def closure(environment: dict[str, str]) -> set[str]:
             requirement = Requirement(text)
             if wanted(requirement, set(extras), environment):
                 waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
-    return names - {PROJECT}
+    return names
 
 
 def main() -> None:
