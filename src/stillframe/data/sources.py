@@ -136,10 +136,12 @@ def detect(folder: Path, data: Data) -> str:
         return "table"
     if idx.image_files(folder):
         return "idx"
-    names = {entry.name.lower() for entry in os.scandir(folder) if entry.is_dir() and not _system(entry.name)}
-    splits = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
-    if "train" in splits and (len(splits) > 1 or len(names) == 1):
-        return "split_folders"
+    folders = [entry for entry in os.scandir(folder) if entry.is_dir() and not _system(entry.name)]
+    splits = {SPLIT_NAMES.get(entry.name.lower()): entry for entry in folders}
+    kinds = set(splits) - {None}
+    if "train" in kinds and (len(kinds) > 1 or len(folders) == 1):
+        if any(inner.is_dir() for inner in list(os.scandir(splits["train"].path))):
+            return "split_folders"
     return "table" if tables.find_table(folder, data) else "folders"
 
 
