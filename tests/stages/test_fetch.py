@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,8 +111,9 @@ def test_a_package_by_pip_from_a_local_index(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shop))
+    monkeypatch.chdir(tmp_path)  # as in a repository: data/raw is a relative path
     asked = Fetch(kind="package", name="tiny-set==1.0", sha256=sha256(wheel), folder="tiny_set/data")
-    fetch.run(asked, None, raw=tmp_path / "raw")
+    fetch.run(asked, None, raw=Path("raw"))
     assert below(tmp_path / "raw") == {"labels.csv", "source.json"}
     with pytest.raises(ValueError, match="is there a network, and pip"):
         fetch.run(Fetch(kind="package", name="tiny-set==2.0", sha256="0", folder=None), None, raw=tmp_path / "raw")
@@ -142,7 +144,8 @@ def test_a_debian_package_is_unpacked_not_installed(tmp_path, monkeypatch):
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{apt.parent}{os.pathsep}{os.environ['PATH']}")
     asked = {"kind": "debian", "name": "some-set", "sha256": sha256(package)}
-    fetch.run(Fetch(**asked, folder="usr/share/set"), None, raw=tmp_path / "raw")
+    monkeypatch.chdir(tmp_path)
+    fetch.run(Fetch(**asked, folder="usr/share/set"), None, raw=Path("raw"))
     assert below(tmp_path / "raw") == {"images", "source.json"}
     with pytest.raises(ValueError, match="holds no folder 'usr/share/other'"):
         fetch.run(Fetch(**asked, folder="usr/share/other"), None, raw=tmp_path / "raw")

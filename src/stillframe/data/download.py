@@ -33,6 +33,7 @@ def get(fetch: Fetch, out: Path, work: Path) -> None:
     Raises:
         ValueError: it cannot be had, is not what its sha256 says, or does not hold `fetch.folder`.
     """
+    out, work = out.absolute(), work.absolute()  # some of the work is done by commands that run elsewhere
     if fetch.kind in ("package", "debian", "url") and not fetch.sha256:
         raise ValueError(f"data.fetch.sha256 is missing: a download of kind {fetch.kind!r} is checked by it")
     if fetch.kind == "package":
