@@ -31,7 +31,8 @@ def test_the_page_is_written_and_sent_to_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tracking, "record_report", lambda *arguments: sent.append(arguments))
     make_least(tmp_path)
     report.run(TRACKING, **folders(tmp_path))
-    assert sent == [(tmp_path / "train/run.json", tmp_path / "report", TRACKING)]
+    assert [arguments[:3] for arguments in sent] == [(tmp_path / "train/run.json", tmp_path / "report", TRACKING)]
+    assert "test images this model is right" in sent[0][3]
     assert "75.0" in (tmp_path / "report/report.html").read_text(encoding="utf-8")
     assert "report.html" in capsys.readouterr().out
 

@@ -63,6 +63,12 @@ def dvc_hashes(lock: Path = Path("dvc.lock")) -> dict[str, str]:
     return hashes
 
 
+def dvc_tags(hashes: dict[str, str]) -> dict[str, str]:
+    """The hashes that no other one repeats, as tags: what each stage made, and what came from outside the DAG."""
+    outside = ("preprocess/deps/data/source", "compose/deps/conf")
+    return {f"dvc.{path}": value for path, value in hashes.items() if "/outs/" in path or path in outside}
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a result."""
     found = {}

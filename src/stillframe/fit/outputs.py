@@ -13,7 +13,8 @@ import yaml
 from stillframe.fit import lineage
 from stillframe.fit.callbacks import Best
 from stillframe.fit.tracking import Record, tracking_uri
-from stillframe.paths import replacing, write_json
+from stillframe.config import flat
+from stillframe.paths import PARAMS, replacing, write_json
 
 if TYPE_CHECKING:
     from stillframe.fit.loop import Training
@@ -40,7 +41,8 @@ def open_record(training: Training) -> Record | None:
 def describe(record: Record, training: Training) -> None:
     """What the run came from: parameters, code, data, packages, machine."""
     plan, code = training.plan, lineage.code()
-    record.params(plan.params())
+    composed = yaml.safe_load(PARAMS.read_text(encoding="utf-8")) if PARAMS.exists() else {}
+    record.params(flat(composed) | plan.params())
     tags = {
         "mlflow.runName": f"{training.card.name}-{plan.model.name}-{plan.augment.name}",
         "mlflow.source.name": "dvc repro",
@@ -48,7 +50,7 @@ def describe(record: Record, training: Training) -> None:
     tags |= {"mlflow.source.git.commit": code["git_commit"] or "none", "stillframe.dirty": str(code["dirty"])}
     tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
     tags |= {f"machine.{name}": value for name, value in lineage.machine().items()}
-    tags |= {f"dvc.{path.replace('/', '.')}": value for path, value in lineage.dvc_hashes().items()}
+    tags |= lineage.dvc_tags(lineage.dvc_hashes())
     record.tags(tags)
     changes = lineage.uncommitted()
     if changes:
@@ -57,11 +59,10 @@ def describe(record: Record, training: Training) -> None:
     for name in ("params.yaml", "requirements.lock"):
         if Path(name).exists():
             record.artifact(Path(name), "lineage")
-    counts = yaml.safe_dump(training.card.counts, default_flow_style=True)
-    for split in ("train", "val"):
-        record.dataset(
-            training.card.name, training.card.split_hash, f"data/prepared/{split}", split, counts[:1000]
-        )
+    for split in ("train", "val", "test"):
+        counts = yaml.safe_dump(training.card.counts.get(split, {}), default_flow_style=True)[:1000]
+        digest = training.card.split_hash
+        record.dataset(f"{training.card.name}/{split}", digest, f"data/prepared/{split}", split, counts)
 
 
 def write_outputs(

@@ -21,6 +21,7 @@ from stillframe.paths import RESUME, read_json, write_json
 
 JOURNALS = RESUME / "journal"
 TAG = "stillframe.journal"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then shows runs, metrics and models first
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 
 
@@ -56,7 +57,8 @@ def _experiment(client: Any, name: str, uri: str) -> str:
         store = uri.removeprefix("sqlite:///")
         place = str(Path(store).parent / "mlruns") if uri.startswith("sqlite:///") else None
         try:
-            return str(client.create_experiment(name, artifact_location=place and Path(place, name).as_uri()))
+            location = Path(place, name).as_uri() if place else None
+            return str(client.create_experiment(name, artifact_location=location, tags=KIND))
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -289,12 +291,16 @@ def send_pending(tracking: Tracking, root: Path = JOURNALS) -> dict[str, int]:
     return left
 
 
-def record_report(run_json: Path, reported: Path, tracking: Tracking) -> None:
-    """Send the page, its pictures and what DVC knows of every stage by now to the model's run."""
-    from stillframe.fit.lineage import dvc_hashes
+def record_report(run_json: Path, reported: Path, tracking: Tracking, note: str) -> None:
+    """Send the page, its pictures and what DVC knows of every stage by now to the model's run.
+
+    `note` is Markdown, the run's description in the UI.
+    """
+    from stillframe.fit.lineage import dvc_hashes, dvc_tags
 
     record = attach(run_json, tracking)
-    record.tags({f"dvc.{path.replace('/', '.')}": value for path, value in dvc_hashes().items()})
+    record.tags(dvc_tags(dvc_hashes()))
+    record.tags({"mlflow.note.content": note})
     record.artifact(reported, "report")
     if Path("dvc.lock").exists():
         record.artifact(Path("dvc.lock"), "lineage")

@@ -22,12 +22,16 @@ def run(
     """Write report.html and the figures into `reported`, and send them to the run named in run.json."""
     from stillframe.fit.lineage import dvc_hashes
     from stillframe.fit.tracking import record_report
+    from stillframe.report.inputs import read_inputs
     from stillframe.report.page import build_report
+    from stillframe.report.words import headline
 
     page = build_report(
         prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=dvc_hashes()
     )
-    record_report(trained / "run.json", reported, tracking)
+    sentence = headline(read_inputs(prepared, augmented, trained, validated, evaluated))
+    note = f"{sentence} All of it on one page: Artifacts, report/report.html."
+    record_report(trained / "run.json", reported, tracking, note)
     print(f"report: {page}")
 
 
