@@ -61,7 +61,9 @@ class SplitWriter:
             self.stream.write_batch(pa.RecordBatch.from_pylist(list(rows), schema=SCHEMA))
             self.rows += len(rows)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stream.close()
         self.sink.close()
         if error is not None:
@@ -104,10 +106,18 @@ class Split:
             meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stillframe"]
             self.arrow = pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error.filename or folder} is missing: run `dvc repro` to make it") from None
+            raise FileNotFoundError(
+                f"{error.filename or folder} is missing: run `dvc repro` to make it"
+            ) from None
         except (pa.ArrowInvalid, OSError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{folder} is damaged ({error}): `dvc checkout --force {folder}`, or delete it and `dvc repro`") from None
-        self.height, self.width, self.channels = int(meta["height"]), int(meta["width"]), int(meta["channels"])
+            raise ValueError(
+                f"{folder} is damaged ({error}): `dvc checkout --force {folder}`, or delete it and `dvc repro`"
+            ) from None
+        self.height, self.width, self.channels = (
+            int(meta["height"]),
+            int(meta["width"]),
+            int(meta["channels"]),
+        )
         self.encoding = str(meta["encoding"])
         if len(self.arrow) != meta["rows"]:
             raise ValueError(
@@ -124,10 +134,16 @@ class Split:
         shape = (self.height, self.width, self.channels)
         size = self.height * self.width * self.channels
         for chunk in self.arrow["image"].chunks:
-            start = int(np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=1, offset=8 * chunk.offset)[0]) if len(chunk) else 0
+            start = (
+                int(np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=1, offset=8 * chunk.offset)[0])
+                if len(chunk)
+                else 0
+            )
             data = np.frombuffer(chunk.buffers()[2] or b"", dtype=np.uint8)[start : start + size * len(chunk)]
             if data.size != size * len(chunk):
-                raise ValueError(f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`")
+                raise ValueError(
+                    f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`"
+                )
             views.append((first, data.reshape(len(chunk), *shape)))
             first += len(chunk)
         return views
@@ -160,6 +176,8 @@ class Split:
             data = np.frombuffer(self.encoded[int(index)].as_buffer(), dtype=np.uint8)
             image = cv2.imdecode(data, flag)
             if image is None:
-                raise ValueError(f"{self.folder / FILE}: image {index} does not decode: delete the folder and `dvc repro`")
+                raise ValueError(
+                    f"{self.folder / FILE}: image {index} does not decode: delete the folder and `dvc repro`"
+                )
             out[slot] = image.reshape(self.height, self.width, self.channels)
         return out

