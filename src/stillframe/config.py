@@ -182,7 +182,7 @@ class Validate:
     batch_size: Annotated[int, Field(ge=1)]
     tta: Literal["none", "flips", "d4"]  # test-time augmentation: logits averaged over views
     calibrate: bool  # temperature scaling
-    threshold: Literal["argmax", "f1"]  # binary: f1 tunes the decision threshold; argmax keeps 0.5
+    threshold: Literal["auto", "f1", "argmax"]  # f1 tunes a binary decision by macro F1; auto: where there are two classes
     bins: Annotated[int, Field(ge=2)]  # of the reliability curve and the ECE
     require: dict[str, float]  # metric -> lowest value that passes
 

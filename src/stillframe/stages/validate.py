@@ -25,8 +25,9 @@ def choose(predictions: pd.DataFrame, validate: Validate, card: Card) -> dict[st
     if validate.calibrate:
         temperature, note = fit_temperature(logits_NK, label_N)
         notes.append(note)
-    if validate.threshold == "f1":
-        if len(card.classes) != 2:
+    binary = len(card.classes) == 2
+    if validate.threshold == "f1" or (validate.threshold == "auto" and binary):
+        if not binary:
             raise ValueError(
                 f"validate.threshold = 'f1' needs two classes, not {len(card.classes)}: use argmax"
             )
