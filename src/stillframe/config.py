@@ -57,9 +57,7 @@ class Data:
     format: Literal["auto", "folders", "split_folders", "table", "idx"]
     table: str | None  # CSV or Parquet, relative to the folder
     columns: Columns
-    classes: (
-        dict[str, list[str]] | None
-    )  # class name -> labels that belong to it; null: each label is a class
+    classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
     image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images
     resize: Literal["squash", "pad", "crop"]
@@ -84,9 +82,7 @@ class Augment:
     name: str
     offline: list[dict[str, dict[str, Any]]]  # heavy transforms, applied once to make copies of train images
     copies: Annotated[int, AtLeast0]  # offline copies of each train image
-    balance: Literal[
-        "none", "oversample"
-    ]  # oversample: more copies of rarer classes, up to the largest class
+    balance: Literal["none", "oversample"]  # oversample: more copies of rarer classes, up to the largest class
     online: list[dict[str, dict[str, Any]]]  # light transforms, drawn anew each epoch
     where: Literal["auto", "item", "batch"]  # auto: on the batch on a GPU and up to 64 px, else per item
 
@@ -101,9 +97,7 @@ class Model:
     drop_path_rate: Annotated[float, Fraction]
     freeze: list[str]  # prefixes of parameter names that do not learn, e.g. ["conv_stem", "blocks.0"]
     unfreeze_after: int | None  # epochs after which everything learns; null: never
-    normalise: Literal[
-        "auto", "weights", "data"
-    ]  # auto: the weights' mean/std if there are weights, else the data's
+    normalise: Literal["auto", "weights", "data"]  # auto: the weights' mean/std if there are weights, else the data's
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,9 +117,7 @@ class Optim:
     lr: Annotated[float, Positive]
     weight_decay: Annotated[float, Field(ge=0.0)]  # L2
     momentum: Annotated[float, Fraction]  # of SGD and its kin; others ignore it
-    layer_decay: (
-        float | None
-    )  # each layer learns at this share of the rate of the one above it; null: all alike
+    layer_decay: float | None  # each layer learns at this share of the rate of the one above it; null: all alike
     schedule: Schedule
     loss: Literal["cross_entropy", "focal"]
     focal_gamma: Annotated[float, Field(ge=0.0)]
@@ -182,7 +174,9 @@ class Validate:
     batch_size: Annotated[int, Field(ge=1)]
     tta: Literal["none", "flips", "d4"]  # test-time augmentation: logits averaged over views
     calibrate: bool  # temperature scaling
-    threshold: Literal["auto", "f1", "argmax"]  # f1 tunes a binary decision by macro F1; auto: where there are two classes
+    threshold: Literal[
+        "auto", "f1", "argmax"
+    ]  # f1 tunes a binary decision by macro F1; auto: where there are two classes
     bins: Annotated[int, Field(ge=2)]  # of the reliability curve and the ECE
     require: dict[str, float]  # metric -> lowest value that passes
 
@@ -205,9 +199,7 @@ class Tracking:
     experiment: str
     uri: str | None  # null: sqlite in the repository
     timeout_s: Annotated[float, Positive]  # of one request
-    flush_s: Annotated[
-        float, Positive
-    ]  # how long the end of a stage waits for metrics that are still to be sent
+    flush_s: Annotated[float, Positive]  # how long the end of a stage waits for metrics that are still to be sent
 
 
 TYPES: dict[str, Any] = {  # the sections of params.yaml
@@ -270,9 +262,7 @@ def build(section: str, values: Any, origin: str = str(PARAMS)) -> Any:
     """
     kind = TYPES[section]
     try:
-        return TypeAdapter(kind, config=None if is_dataclass(kind) else STRICT).validate_json(
-            json.dumps(values)
-        )
+        return TypeAdapter(kind, config=None if is_dataclass(kind) else STRICT).validate_json(json.dumps(values))
     except ValidationError as error:
         raise ValueError(_explain(section, kind, error, origin)) from None
 
@@ -287,9 +277,7 @@ def read_params(*sections: str, path: Path = PARAMS) -> tuple[Any, ...]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing: run `stillframe compose` in the repository's root"
-        ) from None
+        raise FileNotFoundError(f"{path} is missing: run `stillframe compose` in the repository's root") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not plain YAML: {error}") from None
     if not isinstance(values, dict):

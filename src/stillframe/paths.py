@@ -21,9 +21,7 @@ TRAIN = Path("artifacts/train")
 VALIDATE = Path("artifacts/validate")
 EVALUATE = Path("artifacts/evaluate")
 REPORT = Path("artifacts/report")
-RESUME = Path(
-    ".resume"
-)  # state of unfinished training; outside DVC's outs, which DVC deletes before a re-run
+RESUME = Path(".resume")  # state of unfinished training; outside DVC's outs, which DVC deletes before a re-run
 WORK = Path(".work")  # finished pieces of unfinished preprocessing and augmentation
 
 

@@ -53,9 +53,7 @@ class Card:
         try:
             return cls(**values)
         except TypeError as error:
-            raise ValueError(
-                f"{path} is not a card of this version ({error}): run `dvc repro preprocess`"
-            ) from None
+            raise ValueError(f"{path} is not a card of this version ({error}): run `dvc repro preprocess`") from None
 
     def write(self, path: Path) -> None:
         """Write as JSON."""

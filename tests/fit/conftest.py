@@ -11,9 +11,9 @@ import yaml
 from sklearn.datasets import load_digits
 
 from stillframe import config
+from stillframe.composing import compose
 from stillframe.data.store import SplitWriter
 from stillframe.sample import Card
-from stillframe.composing import compose
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -22,7 +22,9 @@ def test_two_ranks_train_and_count_each_sample_once(workplace):
     two = pd.read_parquet(workplace.folder / "artifacts/validate/predictions.parquet")
     two_scores = json.loads((workplace.folder / "artifacts/validate/metrics.json").read_text())
     assert list(two["index"]) == list(range(63))
-    assert two_scores["f1_macro"] == pytest.approx(summary["best_value"], abs=1e-6), "training counted 63 on 2 ranks, too"
+    assert two_scores["f1_macro"] == pytest.approx(summary["best_value"], abs=1e-6), (
+        "training counted 63 on 2 ranks, too"
+    )
     workplace.set("trainer.devices", 1)
     assert workplace.stage("validate") == 0, workplace.log()
     one_scores = json.loads((workplace.folder / "artifacts/validate/metrics.json").read_text())

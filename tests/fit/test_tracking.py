@@ -119,7 +119,9 @@ def test_a_server_that_answers_500_does_not_stop_a_training():
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        record = Record("broken", settings(flush_s=1.0), uri=f"http://127.0.0.1:{server.server_port}", say=lambda text: None)
+        record = Record(
+            "broken", settings(flush_s=1.0), uri=f"http://127.0.0.1:{server.server_port}", say=lambda text: None
+        )
         record.metrics({"train/loss": 1.0})
         assert record.close() is None
         assert len(record.journal.unsent()) == 1

@@ -33,7 +33,9 @@ def make(channels=1, size=16, **changes):
     )
 
 
-@pytest.mark.parametrize("name", ["plain_cnn", "textbook_cnn", "resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["plain_cnn", "textbook_cnn", "resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_in_logits_out(name, channels):
     net = make(channels, 32, name=name).eval()

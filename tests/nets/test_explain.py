@@ -80,9 +80,7 @@ def test_a_map_of_one_cell_is_passed_over():
 
     net = timm.create_model("resnet18", num_classes=3).eval()
     assert last_feature_map(net, torch.rand(1, 3, 32, 32)) is net.layer2  # 4 x 4; layer3 2 x 2, layer4 1 x 1
-    assert (
-        last_feature_map(net, torch.rand(1, 3, 64, 64)) is net.layer3
-    )  # layer4 has 2 x 2 cells, layer3 4 x 4
+    assert last_feature_map(net, torch.rand(1, 3, 64, 64)) is net.layer3  # layer4 has 2 x 2 cells, layer3 4 x 4
     assert last_feature_map(net, torch.rand(1, 3, 8, 8)) is not net.layer4
 
 

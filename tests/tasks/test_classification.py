@@ -51,7 +51,9 @@ def test_focal_loss_without_focus_is_cross_entropy_and_falls_with_it(base, logit
     assert make_loss(optim(base, loss="focal", focal_gamma=0.0), CARD)(logits, batch()) == pytest.approx(float(plain))
     chosen = logits.softmax(1)[range(12), batch().target_B]
     expected = ((1 - chosen) ** 2 * -chosen.log()).mean()
-    assert make_loss(optim(base, loss="focal", focal_gamma=2.0), CARD)(logits, batch()) == pytest.approx(float(expected))
+    assert make_loss(optim(base, loss="focal", focal_gamma=2.0), CARD)(logits, batch()) == pytest.approx(
+        float(expected)
+    )
 
 
 def test_class_weights_are_scikit_learn_s(base):

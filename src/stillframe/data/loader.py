@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +138,7 @@ class Rows(Dataset[Batch]):
         )
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch
 
 
@@ -153,7 +154,7 @@ def make_loader(rows: Rows, order: Sampler[Key], workers: int) -> DataLoader[Bat
         rows,
         batch_size=None,
         sampler=order,
-        collate_fn=_same,
+        collate_fn=_same,  # the rows make whole batches
         num_workers=workers,
         persistent_workers=workers > 0,
         generator=torch.Generator().manual_seed(0),
@@ -168,9 +169,7 @@ def check_shared_memory(rows: Rows, order: Sampler[Key], workers: int, folder: s
         return
     split = rows.splits[0]
     batch = max(len(part) for _, part in [next(iter(order))])
-    needed = (
-        batch * split.height * split.width * split.channels * workers * 3
-    )  # two prefetched and one in use
+    needed = batch * split.height * split.width * split.channels * workers * 3  # two prefetched and one in use
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(

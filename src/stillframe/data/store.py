@@ -106,9 +106,7 @@ class Split:
             meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stillframe"]
             self.arrow = pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{error.filename or folder} is missing: run `dvc repro` to make it"
-            ) from None
+            raise FileNotFoundError(f"{error.filename or folder} is missing: run `dvc repro` to make it") from None
         except (pa.ArrowInvalid, OSError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(
                 f"{folder} is damaged ({error}): `dvc checkout --force {folder}`, or delete it and `dvc repro`"
@@ -141,9 +139,7 @@ class Split:
             )
             data = np.frombuffer(chunk.buffers()[2] or b"", dtype=np.uint8)[start : start + size * len(chunk)]
             if data.size != size * len(chunk):
-                raise ValueError(
-                    f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`"
-                )
+                raise ValueError(f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`")
             views.append((first, data.reshape(len(chunk), *shape)))
             first += len(chunk)
         return views

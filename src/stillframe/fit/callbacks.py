@@ -160,9 +160,7 @@ class History(Checkpoint):
             self.record.metrics(row, step=epoch)
         left = (time.monotonic() - self.started) / (epoch + 1 - self.first) * (self.epochs - epoch - 1)
         shown = "  ".join(f"{name} {row[name]:.4f}" for name in SHOWN if name in row)
-        print(
-            f"epoch {epoch + 1}/{self.epochs}  {shown}  about {left:.0f} s left", file=sys.stderr, flush=True
-        )
+        print(f"epoch {epoch + 1}/{self.epochs}  {shown}  about {left:.0f} s left", file=sys.stderr, flush=True)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""

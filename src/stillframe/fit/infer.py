@@ -52,7 +52,7 @@ def _part(
     device, predict = device_of(trainer, rank), find(task_name).predict
     net = net.to(device)
     if trainer.channels_last:
-        net.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.backbone.to(memory_format=torch.channels_last)
     rows = Rows([split])
     index, logits = [np.empty(0, np.int64)], [np.empty((0, net.spec.classes), np.float32)]
     for key in _shown(InOrder(len(rows), batch_size, rank=rank, world=world), rank):
@@ -67,13 +67,11 @@ def _shown(batches: InOrder, rank: int) -> Any:
     from rich.console import Console
     from rich.progress import track
 
-    return track(
-        batches, description="predicting", console=Console(stderr=True), disable=rank != 0, transient=True
-    )
+    return track(batches, description="predicting", console=Console(stderr=True), disable=rank != 0, transient=True)
 
 
 def predict_split(trained: Path, split: Path, trainer: Trainer, *, tta: str, batch_size: int) -> pd.DataFrame:
-    """One row a sample, in the split's order: index, id, label, logits (list of K), size and mode of the source, slices.
+    """One row a sample, in the split's order: index, id, label, logits (list of K), source size and mode, slices.
 
     With several devices each process asks its own part, and no sample is padded or left out.
 
@@ -85,10 +83,7 @@ def predict_split(trained: Path, split: Path, trainer: Trainer, *, tta: str, bat
         parts = [_part(trained, split, trainer, tta, batch_size, 0, 1)]
     else:
         with ProcessPoolExecutor(world, mp_context=multiprocessing.get_context("spawn")) as pool:
-            asked = [
-                pool.submit(_part, trained, split, trainer, tta, batch_size, rank, world)
-                for rank in range(world)
-            ]
+            asked = [pool.submit(_part, trained, split, trainer, tta, batch_size, rank, world) for rank in range(world)]
             parts = [one.result() for one in asked]
     index_N = np.concatenate([index for index, _ in parts])
     logits_NK = np.concatenate([logits for _, logits in parts])

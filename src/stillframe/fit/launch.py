@@ -65,9 +65,7 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
         if group.poll() is None:
             os.killpg(group.pid, signum)
 
-    before = {
-        signum: signal.signal(signum, pass_on) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    }
+    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
         while True:
             try:

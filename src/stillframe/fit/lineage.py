@@ -50,7 +50,7 @@ def uncommitted() -> str:
 
 
 def dvc_hashes(lock: Path = Path("dvc.lock")) -> dict[str, str]:
-    """ "<stage>/deps|outs/<path>" -> DVC's md5, as far as dvc.lock knows them; code dependencies left out."""
+    """DVC's md5 by "<stage>/deps|outs/<path>", as far as dvc.lock knows them; code dependencies left out."""
     if not lock.exists():
         return {}
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})

@@ -25,9 +25,7 @@ def exclusive(root: Path = RESUME) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(
-                f"{root / 'lock'}: another training runs in this folder: {file.read().strip()}"
-            ) from None
+            raise ValueError(f"{root / 'lock'}: another training runs in this folder: {file.read().strip()}") from None
         file.seek(0)
         file.truncate()
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")

@@ -29,6 +29,8 @@ from stillframe.paths import read_json, write_json
 from stillframe.sample import Card
 from stillframe.tasks import find
 
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,9 +51,7 @@ class Plan:
 
     def params(self) -> dict[str, Any]:
         """The sections, flat."""
-        sections = {
-            name: asdict(getattr(self, name)) for name in ("augment", "model", "optim", "trainer", "tracking")
-        }
+        sections = {name: asdict(getattr(self, name)) for name in ("augment", "model", "optim", "trainer", "tracking")}
         return config.flat({"task": self.task, "seed": self.seed, **sections})
 
 
@@ -86,7 +86,7 @@ class Training:
     """One training, from its plan to its outputs."""
 
     def __init__(self, plan: Plan) -> None:
-        """Open the data, build the net; nothing is trained yet (ValueError: whatever is wrong, before the first step)."""
+        """Open the data, build the net; nothing is trained yet (ValueError: what is wrong, before the first step)."""
         self.plan = plan
         self.rank, self.world = rank_and_world()
         _threads(plan.trainer)
@@ -120,9 +120,7 @@ class Training:
         folders = [plan.train, plan.val, *([plan.augmented] if plan.augmented.exists() else [])]
         data = [folder / "data-00000-of-00001.arrow" for folder in folders] + [plan.card]
         here = Path(__file__).parent
-        code = sorted(
-            path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py")
-        )
+        code = sorted(path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py"))
         return inputs_of(plan.params(), data, code)
 
     # -- loaders ----------------------------------------------------------------------------------------------------
@@ -162,27 +160,21 @@ class Training:
         stop = self.plan.trainer.early_stopping
         module.watched = {f"val/{self.plan.trainer.monitor}", f"val/{stop.metric if stop else 'loss'}"}
         module.batch_size = batch_size
-        module.total_steps = (
-            -(-len(self._order(batch_size, module)) // self.plan.optim.accumulate)
-            * self.plan.trainer.max_epochs
-        )
-        module.train_dataloader = lambda: make_loader(
-            self.rows, self._order(int(module.batch_size), module), self.plan.trainer.workers
-        )
-        module.val_dataloader = self.val_loader
+        steps = -(-len(self._order(batch_size, module)) // self.plan.optim.accumulate)
+        module.total_steps = steps * self.plan.trainer.max_epochs
+        workers = self.plan.trainer.workers
+        module.loaders = (lambda size: make_loader(self.rows, self._order(size, module), workers), self.val_loader)
         return module
 
     def decide(self) -> dict[str, Any]:
-        """Precision, learning rate and batch size: probed once, kept in the slot, the same for all ranks and resumes."""
+        """Precision, learning rate and batch size: probed once and kept, the same for all ranks and resumes."""
         settled = self.slot.state.with_name("decided.json")
         if self.rank == 0 and not settled.exists():
             write_json(settled, probe.decide(self))
         deadline = time.monotonic() + 600
         while not settled.exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    "rank 0 did not settle precision, learning rate and batch size within 600 s"
-                )
+                raise TimeoutError("rank 0 did not settle precision, learning rate and batch size within 600 s")
             time.sleep(0.1)
         return dict(read_json(settled))
 
@@ -191,7 +183,7 @@ def _position(module: Fit, *, fixed: bool) -> tuple[int, int]:
     """(epoch, train batches of it that are done). `processed` is right at an epoch's end and after a resume, too."""
     if module._trainer is None:
         return 0, 0
-    loop = module.trainer.fit_loop
+    loop: Any = module.trainer.fit_loop
     done = loop.epoch_loop.batch_progress.current.ready
     if loop.max_batches and done >= loop.max_batches:  # saved at an epoch's end
         done = 0
@@ -217,7 +209,7 @@ def make_trainer(training: Training, decided: dict[str, Any], callbacks: list[pl
         devices=max(1, training.world // plan.num_nodes),
         num_nodes=plan.num_nodes,
         strategy=strategy,
-        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[decided["precision"]],
+        precision=PRECISIONS[decided["precision"]],
         max_epochs=plan.max_epochs,
         accumulate_grad_batches=training.plan.optim.accumulate,
         gradient_clip_val=training.plan.optim.clip_norm,
@@ -311,15 +303,13 @@ def run(plan: Plan) -> None:
         write_outputs(training, decided, best, trainer, seconds, record)
 
 
-def _fit(
-    training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]
-) -> tuple[float, pl.Trainer]:
+def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]) -> tuple[float, pl.Trainer]:
     plan, last = training.plan, training.slot.last
     started = time.monotonic()
     trainer = make_trainer(training, decided, callbacks)
     module = training.module(decided["batch_size"], decided["lr"])
     if plan.trainer.channels_last:
-        module.net.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.net.backbone.to(memory_format=torch.channels_last)
     if plan.trainer.compile:
         module.net.backbone.compile()
     if last.exists() and training.rank == 0:
@@ -334,8 +324,7 @@ def _fit(
 
 def out_of_memory(training: Training, decided: dict[str, Any], what: str) -> ValueError:
     """An error that says what to change."""
-    size = training.card.height
-    return ValueError(
-        f"out of memory with trainer.batch_size = {decided['batch_size']}, {size} x {size} px, precision {decided['precision']}, "
-        f"model {training.plan.model.name}: halve trainer.batch_size and double optim.accumulate, or use bf16 ({what.splitlines()[0]})"
-    )
+    size, model = training.card.height, training.plan.model.name
+    used = f"batch_size = {decided['batch_size']}, {size} x {size} px, precision {decided['precision']}, model {model}"
+    cure = "halve trainer.batch_size and double optim.accumulate, or use bf16"
+    return ValueError(f"out of memory with trainer.{used}: {cure} ({what.splitlines()[0]})")

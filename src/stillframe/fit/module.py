@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,9 @@ class Fit(pl.LightningModule):
         self.total_steps = (
             0  # optimizer steps of the whole training; asking the Trainer would start the loader too early
         )
-        self.watched: set[str] = (
-            set()
-        )  # per-class metrics that decide something; the others come from validate
+        self.batch_size, self.lr = 0, optim.lr  # what Lightning's Tuner may change
+        self.loaders: tuple[Callable[[int], Any], Callable[[], Any]] | None = None  # of train (by batch size) and val
+        self.watched: set[str] = set()  # per-class metrics that decide something; the others come from validate
 
     # -- one step, whatever the split -------------------------------------------------------------------------------
     def _step(self, batch: Batch, split: str) -> Tensor:
@@ -94,7 +95,7 @@ class Fit(pl.LightningModule):
         look = loss.device.type == "cpu" or self.trainer.fit_loop.total_batch_idx % 10 == 0
         if look and int(self.nonfinite) >= min(self.max_nonfinite, 10):
             raise NonFiniteLoss(
-                f"the training loss was NaN or infinite {int(self.nonfinite)} times in a row in epoch {self.current_epoch}: "
+                f"the training loss was not finite {int(self.nonfinite)} times in a row in epoch {self.current_epoch}: "
                 "lower optim.lr, set optim.clip_norm, or use trainer.precision fp32"
             )
 
@@ -133,7 +134,7 @@ class Fit(pl.LightningModule):
         """Publish `train/...` and the learning rate."""
         rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         scores = self._close("train")
-        kept = {name: scores[name] for name in ("train/loss", "train/accuracy") if name in scores}
+        kept: dict[str, Any] = {name: scores[name] for name in ("train/loss", "train/accuracy") if name in scores}
         self.log_dict({**kept, "lr": rate}, sync_dist=False)
 
     # -- resume -----------------------------------------------------------------------------------------------------
@@ -147,6 +148,16 @@ class Fit(pl.LightningModule):
             self.tallies["train"].restore(checkpoint["train_counts"].to(self.device))
 
     # -- plumbing ---------------------------------------------------------------------------------------------------
+    def train_dataloader(self) -> Any:
+        """Train batches of `self.batch_size`."""
+        assert self.loaders is not None
+        return self.loaders[0](self.batch_size)
+
+    def val_dataloader(self) -> Any:
+        """Validation batches."""
+        assert self.loaders is not None
+        return self.loaders[1]()
+
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule of section `optim`; parts that thaw later are already in."""
         late = self.unfreeze_after is not None and self.net.frozen

@@ -36,9 +36,7 @@ def make_optimizer(net: Net, optim: Optim) -> Optimizer:
         momentum=optim.momentum,
         layer_decay=optim.layer_decay,
     )
-    for (
-        group
-    ) in made.param_groups:  # timm leaves the layer's share to its own schedulers; torch's read the rate
+    for group in made.param_groups:  # timm leaves the layer's share to its own schedulers; torch's read the rate
         group["lr"] = optim.lr * group.pop("lr_scale", 1.0)
     return made
 
@@ -53,9 +51,7 @@ def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: int) -> sched
             max_lr=rates,
             total_steps=steps,
             pct_start=min(max(schedule.warmup_fraction, 1.5 / steps), 1 - 0.5 / steps),  # both parts need a step
-            final_div_factor=1e4
-            if schedule.final_fraction == 0
-            else max(1 / (25 * schedule.final_fraction), 1e-4),
+            final_div_factor=1e4 if schedule.final_fraction == 0 else max(1 / (25 * schedule.final_fraction), 1e-4),
             cycle_momentum=False,
         )
     warmup = round(schedule.warmup_fraction * steps)
@@ -66,14 +62,10 @@ def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: int) -> sched
     return schedules.SequentialLR(optimizer, [rise, main], milestones=[warmup])
 
 
-def _after_warmup(
-    optimizer: Optimizer, schedule: Schedule, steps: int, rates: list[float]
-) -> schedules.LRScheduler:
+def _after_warmup(optimizer: Optimizer, schedule: Schedule, steps: int, rates: list[float]) -> schedules.LRScheduler:
     if schedule.name == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps, eta_min=min(rates) * schedule.final_fraction)
-    if (
-        schedule.name == "step"
-    ):  # down to the final fraction in two equal falls, at 60 % and 85 % of the steps
+    if schedule.name == "step":  # down to the final fraction in two equal falls, at 60 % and 85 % of the steps
         fall = max(schedule.final_fraction, 1e-2) ** 0.5
         return schedules.MultiStepLR(optimizer, [int(0.6 * steps), int(0.85 * steps)], gamma=fall)
     return schedules.LambdaLR(optimizer, _constant)

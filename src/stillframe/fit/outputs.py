@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import yaml
 
+from stillframe.config import flat
 from stillframe.fit import lineage
 from stillframe.fit.callbacks import Best
 from stillframe.fit.tracking import Record, tracking_uri
-from stillframe.config import flat
 from stillframe.paths import PARAMS, replacing, write_json
 
 if TYPE_CHECKING:

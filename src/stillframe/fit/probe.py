@@ -20,9 +20,7 @@ def decide(training: Training) -> dict[str, Any]:
     """`precision`, `lr` and `batch_size` for a training: as configured, or tried out where the configuration asks."""
     trainer = training.plan.trainer
     if training.world > 1 and (trainer.find_lr or trainer.find_batch_size):
-        raise ValueError(
-            "trainer.find_lr and trainer.find_batch_size need trainer.devices = 1: find first, then scale"
-        )
+        raise ValueError("trainer.find_lr and trainer.find_batch_size need trainer.devices = 1: find first, then scale")
     batch_size = find_batch_size(training) if trainer.find_batch_size else trainer.batch_size
     lr = find_lr(training, batch_size) if trainer.find_lr else training.plan.optim.lr
     precision = faster_precision(training, batch_size) if trainer.precision == "auto" else trainer.precision
@@ -33,7 +31,7 @@ def _seconds_a_step(training: Training, batch_size: int, bf16: bool) -> float:
     """Forward and backward of one real batch, the median of what fits into a second."""
     net = copy.deepcopy(training.net).to(training.device)
     if training.plan.trainer.channels_last:
-        net.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.backbone.to(memory_format=torch.channels_last)
     batch = training.rows[(0, training.rows.label_N[:batch_size] * 0)].to(training.device)
     loss = training.task.make_loss(training.plan.optim, training.card)
     times: list[float] = []
@@ -42,7 +40,7 @@ def _seconds_a_step(training: Training, batch_size: int, bf16: bool) -> float:
         started = time.perf_counter()
         with torch.autocast(training.device, torch.bfloat16, enabled=bf16):
             value, _ = training.task.step(net, batch, loss)
-        value.backward()
+        torch.autograd.backward(value)
         if training.device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
@@ -55,14 +53,12 @@ def faster_precision(training: Training, batch_size: int) -> str:
         return "fp32"
     fp32, bf16 = (_seconds_a_step(training, batch_size, on) for on in (False, True))
     chosen = "bf16" if bf16 < 0.9 * fp32 else "fp32"
-    print(
-        f"precision: {chosen} (a step of {batch_size} images: fp32 {1e3 * fp32:.1f} ms, bf16 {1e3 * bf16:.1f} ms)"
-    )
+    print(f"precision: {chosen} (a step of {batch_size} images: fp32 {1e3 * fp32:.1f} ms, bf16 {1e3 * bf16:.1f} ms)")
     return chosen
 
 
 def _tuner(training: Training) -> tuple[Any, pl.Trainer]:
-    from pytorch_lightning.tuner import Tuner
+    from pytorch_lightning.tuner.tuning import Tuner
 
     from stillframe.fit.loop import silence_lightning
 
@@ -88,11 +84,8 @@ def find_lr(training: Training, batch_size: int) -> float:
     """The LR range test (Smith 2017) of Lightning's Tuner; weights are put back afterwards."""
     before = copy.deepcopy(training.net.state_dict())
     module = training.module(batch_size, training.plan.optim.lr)
-    module.lr = training.plan.optim.lr
     tuner, _ = _tuner(training)
-    found = tuner.lr_find(
-        module, num_training=RANGE_STEPS, update_attr=False, attr_name="lr", early_stop_threshold=4.0
-    )
+    found = tuner.lr_find(module, num_training=RANGE_STEPS, update_attr=False, attr_name="lr", early_stop_threshold=4.0)
     suggestion = found.suggestion() if found is not None else None
     _restored(training, before)
     lr = float(suggestion) if suggestion else training.plan.optim.lr

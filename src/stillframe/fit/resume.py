@@ -50,11 +50,7 @@ def fingerprint(inputs: dict[str, Any]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     """Key -> "old -> new" where two sets of inputs differ."""
-    return {
-        key: f"{old.get(key)!r} -> {new.get(key)!r}"
-        for key in sorted(old | new)
-        if old.get(key) != new.get(key)
-    }
+    return {key: f"{old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ def open_slot(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are whole or not there: temporary name in the same folder, fsync, rename; loaded without pickle code."""
+    """Checkpoints that are whole or not there: temporary name, fsync, rename; nothing in them is executed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint."""

@@ -128,9 +128,7 @@ class Sender:
             for first in range(0, len(items), 100):
                 self.client.log_batch(self.run_id, params=items[first : first + 100])
         elif kind == "tags":
-            self.client.log_batch(
-                self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in event["values"].items()]
-            )
+            self.client.log_batch(self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in event["values"].items()])
         elif kind == "artifact":
             self._artifact(Path(event["path"]), event["to"])
         elif kind == "status":
@@ -157,9 +155,7 @@ class Sender:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = Dataset(event["name"], event["digest"], "local", event["source"], None, event["profile"])
-        self.client.log_inputs(
-            self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", event["context"])])]
-        )
+        self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", event["context"])])])
 
 
 class Record:
@@ -178,9 +174,7 @@ class Record:
         self.idle = threading.Event()
         self.error: str | None = None
         self.thread = threading.Thread(target=self._work, name="record", daemon=True)
-        write_json(
-            self.journal.path.with_suffix(".json"), {"uri": self.uri, "experiment": tracking.experiment}
-        )
+        write_json(self.journal.path.with_suffix(".json"), {"uri": self.uri, "experiment": tracking.experiment})
         self.thread.start()
 
     @staticmethod
@@ -203,7 +197,8 @@ class Record:
             except Exception as error:  # whatever a tracking server does, the training goes on
                 if self.error is None:
                     self.say(
-                        f"MLflow at {self.uri} does not take the record now ({type(error).__name__}); it is kept in {self.journal.path}"
+                        f"MLflow at {self.uri} does not take the record now ({type(error).__name__}); "
+                        f"it is kept in {self.journal.path}"
                     )
                 self.error = f"{type(error).__name__}: {error}"
                 self.sender.client = None

@@ -106,16 +106,7 @@ def write_tables(
     answers = Answers.of(predictions)
     by_slice = review.slice_table(predictions, slices, card.classes)
     scores, notes = split_scores(answers, card.classes, bins)
-    intervals = bootstrap_intervals(
-        answers.label_N,
-        answers.probabilities_NK,
-        card.classes,
-        bins,
-        answers.predicted_N,
-        resamples=bootstrap,
-        seed=seed,
-    )
-    intervals = {name: (round(low, DIGITS), round(high, DIGITS)) for name, (low, high) in intervals.items()}
+    intervals = _intervals(answers, card.classes, bins, bootstrap, seed)
     roc, pr = curves.curve_points(answers.label_N, answers.probabilities_NK, card.classes)
     errors = review.gallery_table(predictions, card.classes, gallery)
     write_json(out / "metrics.json", scores)
@@ -134,6 +125,22 @@ def write_tables(
     for name, table in tables.items():
         write_csv(out / f"{name}.csv", table)
     return scores, errors
+
+
+def _intervals(
+    answers: Answers, classes: Sequence[str], bins: int, resamples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals, rounded as the scores are."""
+    found = bootstrap_intervals(
+        answers.label_N,
+        answers.probabilities_NK,
+        classes,
+        bins,
+        answers.predicted_N,
+        resamples=resamples,
+        seed=seed,
+    )
+    return {name: (round(low, DIGITS), round(high, DIGITS)) for name, (low, high) in found.items()}
 
 
 def _limits(answers: Answers, scores: dict[str, float], intervals: dict[str, tuple[float, float]]) -> list[str]:

@@ -49,9 +49,7 @@ class Net(nn.Module):
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
         """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels."""
-        image = (image_BCHW.float() - self.mean[:, : image_BCHW.shape[1]]) / self.std[
-            :, : image_BCHW.shape[1]
-        ]
+        image = (image_BCHW.float() - self.mean[:, : image_BCHW.shape[1]]) / self.std[:, : image_BCHW.shape[1]]
         return image.expand(-1, self.mean.shape[1], -1, -1) if image.shape[1] != self.mean.shape[1] else image
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -66,14 +64,10 @@ class Net(nn.Module):
             ValueError: a prefix that no parameter has; names the nearest.
         """
         names = [name for name, _ in self.backbone.named_parameters()]
-        stems = {
-            ".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)
-        }
+        stems = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
         for prefix in prefixes:
             if prefix not in stems:
-                raise ValueError(
-                    f"model.freeze: no part {prefix!r} in {self.spec.name}: {nearest(prefix, stems)}"
-                )
+                raise ValueError(f"model.freeze: no part {prefix!r} in {self.spec.name}: {nearest(prefix, stems)}")
         self._frozen = [module for name, module in self.backbone.named_modules() if name in prefixes]
         for module in self._frozen:
             module.requires_grad_(False)
@@ -123,22 +117,14 @@ def backbone(spec: NetSpec, pretrained: bool = False) -> nn.Module:
     try:
         made: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **options)
     except (OSError, RuntimeError, ValueError) as error:
-        advice = (
-            " (weights from the Hub need a network; model.weights also takes a file)" if pretrained else ""
-        )
+        advice = " (weights from the Hub need a network; model.weights also takes a file)" if pretrained else ""
         raise ValueError(f"model.name = {spec.name!r}: timm cannot build it: {error}{advice}") from None
     return made
 
 
-def _statistics(
-    model: Model, channels: int, mean: list[float], std: list[float]
-) -> tuple[list[float], list[float]]:
+def _statistics(model: Model, channels: int, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
     """Mean and deviation that the net expects, per channel of its input."""
-    if (
-        model.normalise == "data"
-        or (model.normalise == "auto" and model.weights is None)
-        or model.name in OWN
-    ):
+    if model.normalise == "data" or (model.normalise == "auto" and model.weights is None) or model.name in OWN:
         if model.weights is not None and channels == 1:
             return mean * 3, std * 3  # pretrained stems take three channels
         return mean, [max(value, 1e-3) for value in std]  # a constant image has no deviation to divide by
@@ -157,24 +143,21 @@ def _quiet_head(inner: nn.Module) -> None:
     The initialisation that timm's EfficientNets take from their paper has a deviation of 0.4 for two classes: logits
     of tens, and a first epoch that is spent, by all pretrained layers too, on taking them back.
     """
-    head = inner.get_classifier() if hasattr(inner, "get_classifier") else None
+    ask: Any = getattr(inner, "get_classifier", None)
+    head = ask() if ask is not None else None
     if isinstance(head, nn.Linear):
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
 
 
-def create(
-    model: Model, *, classes: int, channels: int, image_size: int, mean: list[float], std: list[float]
-) -> Net:
+def create(model: Model, *, classes: int, channels: int, image_size: int, mean: list[float], std: list[float]) -> Net:
     """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
 
     Raises:
         ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
     """
     mean, std = _statistics(model, channels, mean, std)
-    spec = NetSpec(
-        model.name, classes, channels, image_size, mean, std, model.drop_rate, model.drop_path_rate
-    )
+    spec = NetSpec(model.name, classes, channels, image_size, mean, std, model.drop_rate, model.drop_path_rate)
     inner = backbone(spec, pretrained=model.weights == "hub")
     if model.weights is not None and model.weights != "hub":
         weights.load_pretrained(inner, weights.locate(model.weights))

@@ -85,9 +85,7 @@ def explain(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> tuple[NDArra
             image = image_BCHW[first : first + BATCH].to(device).float().requires_grad_()
             target = class_B[first : first + BATCH].to(device)
             with torch.enable_grad():
-                heat = (
-                    _saliency(net, image, target) if layer is None else _grad_cam(net, layer, image, target)
-                )
+                heat = _saliency(net, image, target) if layer is None else _grad_cam(net, layer, image, target)
             parts.append(heat.detach().float().cpu())
     finally:
         net.train(training)

@@ -50,9 +50,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged or not a weights file: {error}") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: the file asks for code to be run
-        raise ValueError(
-            f"{path} holds more than tensors and was not loaded: {type(error).__name__}"
-        ) from None
+        raise ValueError(f"{path} holds more than tensors and was not loaded: {type(error).__name__}") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
@@ -84,13 +82,11 @@ def load_pretrained(net: nn.Module, path: Path) -> int:
     theirs = read(path)
     if len(ours.keys() & theirs.keys()) < len(ours) // 2:
         theirs = _by_position(ours, theirs) or theirs
-    fitting = {
-        name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape
-    }
+    fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
     learnt = [name for name in ours if not name.endswith("num_batches_tracked")]
     if len(fitting) < len(learnt) // 2:
         raise ValueError(
-            f"{path}: only {len(fitting)} of the net's {len(learnt)} tensors are in it: weights of another architecture?"
+            f"{path}: only {len(fitting)} of the net's {len(learnt)} are in it: weights of another architecture?"
         )
     net.load_state_dict(fitting, strict=False)
     return len(fitting)
@@ -114,6 +110,4 @@ def load(net: nn.Module, path: Path) -> None:
     try:
         net.load_state_dict(read(path))
     except RuntimeError as error:
-        raise ValueError(
-            f"{path} does not fit the net: {str(error).splitlines()[0]}: run `dvc repro train`"
-        ) from None
+        raise ValueError(f"{path} does not fit the net: {str(error).splitlines()[0]}: run `dvc repro train`") from None

@@ -41,9 +41,7 @@ def run(
     from stillframe.fit import loop
     from stillframe.fit.callbacks import Stopped
 
-    plan = loop.Plan(
-        task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained
-    )
+    plan = loop.Plan(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
     try:
         if launch.already_launched():
             loop.run(plan)

@@ -1,4 +1,4 @@
-"""Stage 6: the best checkpoint on the validation split. What is tuned is tuned here and frozen; a bar can stop the DAG."""
+"""Stage 6: the best model on the validation split. What is tuned is tuned here and frozen; a bar can stop the DAG."""
 
 from __future__ import annotations
 
@@ -6,56 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stillframe.config import Tracking, Trainer, Validate, read_params
 from stillframe.paths import PREPARED, TRAIN, VALIDATE, fresh_folder, write_json
 from stillframe.sample import Card
-
-
-def choose(predictions: pd.DataFrame, validate: Validate, card: Card) -> dict[str, Any]:
-    """Temperature and threshold, tuned on the validation split, with the reason where one was left neutral."""
-    import numpy as np
-
-    from stillframe.measure.calibrate import best_threshold, fit_temperature, softmax
-
-    logits_NK, label_N = np.stack(predictions["logits"].to_list()), predictions["label"].to_numpy()
-    notes = []
-    temperature = threshold = None
-    if validate.calibrate:
-        temperature, note = fit_temperature(logits_NK, label_N)
-        notes.append(note)
-    binary = len(card.classes) == 2
-    if validate.threshold == "f1" or (validate.threshold == "auto" and binary):
-        if not binary:
-            raise ValueError(
-                f"validate.threshold = 'f1' needs two classes, not {len(card.classes)}: use argmax"
-            )
-        threshold, note = best_threshold(label_N, softmax(logits_NK, temperature or 1.0)[:, 1])
-        notes.append(note)
-    return {
-        "temperature": temperature or 1.0,
-        "threshold": threshold,
-        "tta": validate.tta,
-        "bins": validate.bins,
-        "notes": [note for note in notes if note],
-    }
-
-
-def verdict(metrics: dict[str, float], require: dict[str, float], card: Card) -> dict[str, Any]:
-    """Each rule of the bar with its number (ValueError: a rule about a metric that does not exist)."""
-    from stillframe.config import nearest
-
-    rules = []
-    for metric, least in require.items():
-        if metric not in metrics:
-            raise ValueError(
-                f"validate.require.{metric} = {least}: no such metric on this split: {nearest(metric, metrics)}"
-            )
-        rules.append(
-            {"metric": metric, "least": least, "value": metrics[metric], "passed": metrics[metric] >= least}
-        )
-    return {"passed": all(rule["passed"] for rule in rules), "rules": rules}
 
 
 def run(
@@ -75,6 +28,7 @@ def run(
         ValueError: the model does not pass the bar; the numbers are in the message and in `validated`.
     """
     from stillframe.fit.infer import predict_split
+    from stillframe.measure.choices import choose, refusal, verdict
     from stillframe.measure.decide import with_decisions
     from stillframe.measure.tables import write_validation_tables
 
@@ -90,18 +44,7 @@ def run(
     _record(trained, tracking, metrics, choices)
     _say(metrics, choices)
     if not choices["verdict"]["passed"]:
-        raise ValueError(_refusal(choices["verdict"]))
-
-
-def _refusal(bar: dict[str, Any]) -> str:
-    lines = [
-        f"  {rule['metric']}: {rule['value']:.4f}, at least {rule['least']} is required"
-        for rule in bar["rules"]
-        if not rule["passed"]
-    ]
-    return "the model does not pass validate.require, so it does not meet the test split:\n" + "\n".join(
-        lines
-    )
+        raise ValueError(refusal(choices["verdict"]))
 
 
 def _say(metrics: dict[str, float], choices: dict[str, Any]) -> None:
@@ -116,8 +59,7 @@ def _record(trained: Path, tracking: Tracking, metrics: dict[str, float], choice
 
     record = attach(trained / "run.json", tracking)
     record.metrics(
-        {f"val/{name}": value for name, value in metrics.items()}
-        | {"val/temperature": choices["temperature"]}
+        {f"val/{name}": value for name, value in metrics.items()} | {"val/temperature": choices["temperature"]}
     )
     record.tags({"stillframe.bar": "passed" if choices["verdict"]["passed"] else "failed"})
     record.close()

@@ -47,9 +47,7 @@ def make_loss(optim: Optim, card: Card) -> Loss:
 
     def loss(logits_BK: Tensor, batch: Batch) -> Tensor:
         wanted_BK = (
-            batch.mixed_BK
-            if batch.mixed_BK is not None
-            else functional.one_hot(batch.target_B, classes).float()
+            batch.mixed_BK if batch.mixed_BK is not None else functional.one_hot(batch.target_B, classes).float()
         )
         wanted_BK = wanted_BK * (1 - smoothing) + smoothing / classes
         log_BK = functional.log_softmax(logits_BK.float(), dim=1)
@@ -83,9 +81,7 @@ def step(net: Net, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
 
 
 def views(image_BCHW: Tensor, tta: str) -> list[Tensor]:
-    """The pictures a net is asked about: as they are ("none"), with their mirror images ("flips"), or all eight
-    symmetries of the square ("d4").
-    """
+    """The pictures a net is asked about: as they are (none), with mirror images (flips), all eight symmetries (d4)."""
     out = [image_BCHW]
     if tta in ("flips", "d4"):
         out += [image_BCHW.flip(3), image_BCHW.flip(2), image_BCHW.flip(2, 3)]
@@ -122,9 +118,7 @@ class ClassTally:
         cell_B = batch.target_B * size + prediction.logits_BK.detach().argmax(1)
         samples = len(batch.target_B)
         counted = torch.bincount(cell_B, minlength=size * size).double()
-        tail = torch.stack(
-            [loss.detach().double() * samples, torch.full_like(loss, samples, dtype=torch.float64)]
-        )
+        tail = torch.stack([loss.detach().double() * samples, torch.full_like(loss, samples, dtype=torch.float64)])
         both = torch.cat([counted, tail])
         self.total = both if self.total is None else self.total.to(both.device) + both
 
