@@ -247,8 +247,8 @@ def test_a_second_repro_runs_nothing(project: Path) -> None:
 
 
 def test_an_edit_in_conf_runs_what_it_touches(project: Path) -> None:
-    light = project / "conf/augment/light.yaml"
-    light.write_text(light.read_text(encoding="utf-8").replace("p: 0.5", "p: 0.4", 1), encoding="utf-8")
+    policy = project / "conf/augment/symmetric.yaml"
+    policy.write_text(policy.read_text(encoding="utf-8").replace("p: 0.5", "p: 0.4", 1), encoding="utf-8")
     output = shell(project, "dvc", "repro")
     assert ran(output)[:3] == ["compose", "augment", "train"]
     assert "fetch" not in ran(output) and "preprocess" not in ran(output)
@@ -297,12 +297,12 @@ def test_after_a_failed_first_repro_git_adds_no_data(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     build(folder)
-    edit = folder / "conf/augment/light.yaml"
-    edit.write_text(edit.read_text(encoding="utf-8").replace("name: light", "name: train"), encoding="utf-8")
+    edit = folder / "conf/augment/symmetric.yaml"
+    edit.write_text(edit.read_text(encoding="utf-8").replace("name: symmetric", "name: train"), encoding="utf-8")
     output = shell(folder, "dvc", "repro", fails=True)
     assert "this stage fails" in output
     assert (folder / "data/augmented/policy.json").exists()
     shell(folder, "git", "add", "-A")
     added = set(shell(folder, "git", "diff", "--cached", "--name-only").split())
-    assert added == {"conf/augment/light.yaml", "params.yaml", "dvc.lock"}
+    assert added == {"conf/augment/symmetric.yaml", "params.yaml", "dvc.lock"}
     assert "data/source" in shell(folder, "git", "ls-files", "data")
