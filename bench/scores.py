@@ -74,9 +74,9 @@ ROWS = [
 ]
 
 
-def params_of(row: Row, seed: int) -> dict:
+def params_of(row: Row, seed: int, extra: list[str]) -> dict:
     """The composed parameters; 75/25 keeps its validation split inside the 75."""
-    return compose([*row.overrides, f"seed={seed}"], ROOT / "conf")
+    return compose([*row.overrides, f"seed={seed}", *extra], ROOT / "conf")
 
 
 def raw_folder(values: dict) -> Path:
@@ -96,11 +96,11 @@ def run_stage(stage: str, folder: Path) -> float:
     return time.monotonic() - started
 
 
-def measure(row: Row, seed: int) -> dict:
+def measure(row: Row, seed: int, extra: list[str]) -> dict:
     """Metrics, seconds and summary of one run."""
     folder = WORK / f"{row.name}-{seed}"
     done = folder / "result.json"
-    values = params_of(row, seed)
+    values = params_of(row, seed, extra)
     if done.exists() and json.loads(done.read_text())["params"] == values:
         return json.loads(done.read_text())
     raw = raw_folder(values)
@@ -128,19 +128,22 @@ def with_interval(values: list[float], single: list[float] | None) -> str:
         assert single is not None
         return f"{percent[0]:.1f} [{100 * single[0]:.1f}, {100 * single[1]:.1f}]"
     half = stats.t.ppf(0.975, len(percent) - 1) * percent.std(ddof=1) / math.sqrt(len(percent))
-    return f"{percent.mean():.1f} [{percent.mean() - half:.1f}, {percent.mean() + half:.1f}], sd {percent.std(ddof=1):.1f}"
+    return (
+        f"{percent.mean():.1f} [{percent.mean() - half:.1f}, {percent.mean() + half:.1f}], sd {percent.std(ddof=1):.1f}"
+    )
 
 
 def table(rows: list[tuple[Row, list[dict]]]) -> str:
     """The section of the page."""
     import torch
 
-    head = f"Measured {date.today().isoformat()} with `make bench-scores`; torch {torch.__version__}, {os.cpu_count()} CPU cores, no GPU."
+    where = f"torch {torch.__version__}, {os.cpu_count()} CPU cores, no GPU"
+    head = f"Measured {date.today().isoformat()} with `python -m bench.scores`; {where}."
     lines = [
         head,
         "",
-        "Several seeds: the mean of the test scores, its 95 % interval (Student's t) and the deviation from seed to seed; "
-        "each seed draws its own split. One seed: the score with its 95 % bootstrap interval over the test images.",
+        "Several seeds: the mean of the test scores, its 95 % interval (Student's t) and the deviation from seed to "
+        "seed; each seed draws its own split. One seed: the score with its bootstrap interval over the test images.",
         "",
         "| experiment | seeds | test images | accuracy, % | macro F1, % | training, s | published |",
         "|---|---|---|---|---|---|---|",
@@ -171,18 +174,22 @@ def main() -> None:
     """Measure what is asked for, and write all that was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=[row.name for row in ROWS], action="append")
-    asked = parser.parse_args().only
+    parser.add_argument("--set", action="append", default=[], help="a further override, e.g. trainer.threads=1")
+    parser.add_argument("--no-page", action="store_true", help="measure only; another call writes the page")
+    options = parser.parse_args()
+    asked = options.only
     measured = []
     for row in ROWS:
         if asked and row.name not in asked:
             found = [WORK / f"{row.name}-{seed}/result.json" for seed in range(row.seeds)]
             results = [json.loads(path.read_text()) for path in found if path.exists()]
         else:
-            results = [measure(row, seed) for seed in range(row.seeds)]
+            results = [measure(row, seed, options.set) for seed in range(row.seeds)]
         if results:
             measured.append((row, results))
             print(row.title, table([(row, results)]).splitlines()[-1], flush=True)
-    write(table(measured))
+    if not options.no_page:
+        write(table(measured))
 
 
 if __name__ == "__main__":
