@@ -97,13 +97,15 @@ def mine_yaml(folder: Path, name: str, image_size: int, table: str | None, colum
 
 
 def select(config_yaml: Path, data: str = MINE) -> None:
-    """In conf/config.yaml select the data set and no experiment; every other line and comment stays.
+    """In conf/config.yaml select the data set, what suits upright photographs, and no experiment; the rest stays.
+
+    The demo's cells have no up and no down: its augmentation would turn a user's photographs upside down.
 
     Raises:
         ValueError: the file has no such lines in its defaults.
     """
     text = config_yaml.read_text(encoding="utf-8")
-    for group, option in (("data", data), ("experiment", "null")):
+    for group, option in (("data", data), ("augment", "upright"), ("validate", "default"), ("experiment", "null")):
         text, found = re.subn(rf"^(\s*- {group}:\s*)[^\s#]+", rf"\g<1>{option}", text, count=1, flags=re.MULTILINE)
         if not found:
             raise ValueError(f"{config_yaml}: no line `- {group}: ...` in its defaults list")
