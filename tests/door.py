@@ -1,0 +1,64 @@
+"""The user's door: a checkout of this repository in a folder of its own, and commands run in it as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["compose", "fetch", "preprocess", "augment", "train", "validate", "evaluate", "report"]
+OUTSIDE = ("DVC_", "GIT_", "MLFLOW_")  # what surrounds the tests must not reach the project
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of a user in `folder`: the virtual environment first on PATH, the folder's own src/ first among the packages."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(OUTSIDE)}
+    person = {f"GIT_{role}_{what}": "t@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    return (
+        kept
+        | person
+        | {
+            "PATH": os.pathsep.join(paths),
+            "PYTHONPATH": str(folder / "src") if (folder / "src").is_dir() else "",
+            "PYTHONUNBUFFERED": "1",
+            "DVC_SITE_CACHE_DIR": str(folder / ".site"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
+    )
+
+
+def shell(folder: Path, *command: str, fails: bool = False) -> str:
+    """What a command says, stdout and stderr; AssertionError when it fails, or with `fails` when it does not."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert (done.returncode != 0) == fails, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC ran, by its own words, in the order of the DAG."""
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+
+def settings_of_the_repository(folder: Path) -> None:
+    """Copy conf/, .dvc/ and the ignore files into `folder`."""
+    for name in ("conf", ".dvc/plots"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in (".dvc/config", ".dvc/.gitignore", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+
+
+def commit(folder: Path, message: str) -> None:
+    """All that git does not ignore, as one commit; the first call makes the repository."""
+    if not (folder / ".git").is_dir():
+        shell(folder, "git", "init", "-q")
+        (folder / ".git/info").mkdir(exist_ok=True)
+        (folder / ".git/info/exclude").write_text("/.site\n", encoding="utf-8")
+    shell(folder, "git", "add", "-A")
+    shell(folder, "git", "commit", "-qm", message)
