@@ -305,4 +305,18 @@ def test_after_a_failed_first_repro_git_adds_no_data(tmp_path: Path) -> None:
     shell(folder, "git", "add", "-A")
     added = set(shell(folder, "git", "diff", "--cached", "--name-only").split())
     assert added == {"conf/augment/symmetric.yaml", "params.yaml", "dvc.lock"}
-    assert "data/source" in shell(folder, "git", "ls-files", "data")
+    assert shell(folder, "git", "ls-files", "data") == ""
+
+
+def test_an_experiment_on_one_s_own_images_puts_none_of_them_into_git(tmp_path: Path) -> None:
+    folder, images = tmp_path / "project", tmp_path / "images"
+    folder.mkdir()
+    images.mkdir()
+    (images / "private.jpg").write_bytes(b"private")
+    build(folder)
+    shell(folder, "dvc", "exp", "run", "-S", "data=folder", "-S", f"data.path={images}")
+    everything = shell(folder, "git", "rev-list", "--all", "--objects", "--reflog")
+    refs = shell(folder, "git", "for-each-ref", "refs/exps", "--format=%(refname)").split()
+    assert refs, "the experiment was committed"
+    names = [shell(folder, "git", "ls-tree", "-r", "--name-only", ref) for ref in refs]
+    assert not [name for name in names if "private" in name] and "private" not in everything

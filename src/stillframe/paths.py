@@ -13,7 +13,8 @@ from typing import Any
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
-SOURCE = Path("data/source")  # a link: to data/raw, or to the user's own folder
+SOURCE = Path("data/source")  # a link: to data/raw, or to the user's own folder; not in git, see docs/decisions.md
+SOURCE_NOTE = Path("data/source.txt")  # where the link points: the output of compose that a fresh clone lacks
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 AUGMENTED = Path("data/augmented")

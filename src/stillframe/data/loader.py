@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +145,18 @@ def _same(batch: Any) -> Any:
     return batch
 
 
+def _end_with_the_training(worker: int) -> None:
+    """End this worker when the training is killed. Torch's own watch is on the fork server, which waits for us."""
+    training = multiprocessing.parent_process()
+    assert training is not None
+
+    def watch() -> None:
+        training.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def make_loader(rows: Rows, order: Sampler[Key], workers: int) -> DataLoader[Batch]:
     """A loader with a generator of its own, so that it draws nothing from the global one.
 
@@ -160,6 +175,7 @@ def make_loader(rows: Rows, order: Sampler[Key], workers: int) -> DataLoader[Bat
         generator=torch.Generator().manual_seed(0),
         timeout=300 if workers else 0,  # s; a worker that hangs is an error, not an endless wait
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=_end_with_the_training if workers else None,
     )
 
 

@@ -65,13 +65,13 @@ class Resumable(Checkpoint):
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # the epoch's end is next, and that is where a whole epoch is kept
         if stop or due:
-            self._save(trainer)
+            self._save(trainer, pl_module)
         if stop:
             raise Stopped(stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """An epoch's end is always kept."""
-        self._save(trainer)
+        self._save(trainer, pl_module)
         stop = self._any(trainer, pl_module, self.signum)
         if stop and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise Stopped(stop)
@@ -85,9 +85,13 @@ class Resumable(Checkpoint):
         torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
         return int(most)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.slot.last)
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the state, unless it is lost to NaN or infinity: then the one before stays."""
         self.saved_at = time.monotonic()
+        values = [*pl_module.parameters(), *pl_module.buffers()]
+        lost = not all(bool(value.isfinite().all()) for value in values)
+        if not self._any(trainer, pl_module, int(lost)):
+            trainer.save_checkpoint(self.slot.last)
 
 
 class Average(EMAWeightAveraging):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stillframe.config import Trainer
 from stillframe.data.loader import InOrder, Rows
 from stillframe.data.store import Split
-from stillframe.fit.launch import processes
+from stillframe.fit.launch import keep_memory, processes
 from stillframe.nets import weights
 from stillframe.nets.build import Net, NetSpec, rebuild
 from stillframe.paths import read_json
@@ -47,6 +47,7 @@ def _part(
     trained: Path, split: Path, trainer: Trainer, tta: str, batch_size: int, rank: int, world: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rows rank, rank + world, ... and their logits."""
+    keep_memory()
     torch.set_num_threads(trainer.threads or max(1, len(os.sched_getaffinity(0)) // world))
     net, task_name = load_net(trained)
     device, predict = device_of(trainer, rank), find(task_name).predict

@@ -14,6 +14,7 @@ from types import FrameType
 from stillframe.config import Trainer
 
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 GRACE_S = 60.0
 
 
@@ -30,6 +31,18 @@ def processes(trainer: Trainer) -> int:
     if trainer.devices:
         return trainer.devices
     return max(1, visible_gpus()) if trainer.accelerator != "cpu" else 1
+
+
+def keep_memory() -> None:
+    """Let glibc keep the large buffers that each step asks for anew.
+
+    Returned to the system at every step they are zeroed page by page by the kernel again: a fifth of the CPU time of a
+    depthwise net's step. Elsewhere than on glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for threshold, size in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            mallopt(threshold, size)
 
 
 def already_launched() -> bool:

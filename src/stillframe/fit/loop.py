@@ -20,7 +20,8 @@ from stillframe.data.loader import Batches, InOrder, Rows, make_loader
 from stillframe.data.online import make_online
 from stillframe.fit import probe
 from stillframe.fit.callbacks import Average, Best, History, Resumable, Stopped
-from stillframe.fit.module import Fit
+from stillframe.fit.launch import keep_memory
+from stillframe.fit.module import Fit, NonFiniteLoss
 from stillframe.fit.outputs import open_record, write_outputs
 from stillframe.fit.resume import WholeFiles, inputs_of, open_slot
 from stillframe.fit.tracking import Record
@@ -64,6 +65,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def _threads(trainer: config.Trainer) -> None:
+    keep_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(trainer.threads or max(1, len(os.sched_getaffinity(0)) // local))
 
@@ -292,15 +294,15 @@ def run(plan: Plan) -> None:
     callbacks, best = _callbacks(training, record)
     try:
         seconds, trainer = _fit(training, decided, callbacks)
+        if training.rank == 0:
+            assert record is not None
+            write_outputs(training, decided, best, trainer, seconds, record)
     except BaseException as problem:
         if record is not None:
             record.tags({"stillframe.problem": f"{type(problem).__name__}: {problem}"[:500]})
             record.status("KILLED" if isinstance(problem, Stopped) else "FAILED")
             record.close()
         raise
-    if training.rank == 0:
-        assert record is not None
-        write_outputs(training, decided, best, trainer, seconds, record)
 
 
 def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callback]) -> tuple[float, pl.Trainer]:
@@ -318,6 +320,11 @@ def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callbac
         trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(training, decided, str(error)) from None
+    except NonFiniteLoss as error:
+        kept = f"the last finite state is kept in {last}" if last.exists() else "no step was finite"
+        raise NonFiniteLoss(f"{error}; {kept}") from None
+    except (EOFError, ConnectionError) as error:
+        raise RuntimeError("a data loading worker died (out of memory?): lower trainer.workers") from error
     assert trainer.state.finished, "training ended without finishing"
     return time.monotonic() - started, trainer
 

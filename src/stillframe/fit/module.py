@@ -18,7 +18,7 @@ from stillframe.sample import Batch, Card
 from stillframe.tasks.base import Task
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(ValueError):
     """The loss was NaN or infinite too often in a row."""
 
 

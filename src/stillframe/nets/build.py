@@ -49,8 +49,22 @@ class Net(nn.Module):
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
         """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels."""
-        image = (image_BCHW.float() - self.mean[:, : image_BCHW.shape[1]]) / self.std[:, : image_BCHW.shape[1]]
-        return image.expand(-1, self.mean.shape[1], -1, -1) if image.shape[1] != self.mean.shape[1] else image
+        channels = self.mean.shape[1]
+        if image_BCHW.shape[1] != channels:  # gray pictures, a backbone that takes RGB
+            image_BCHW = image_BCHW.expand(-1, channels, -1, -1)
+        if channels > 1 and image_BCHW.is_contiguous(memory_format=torch.channels_last):
+            return self._normalise_rows(image_BCHW)
+        return torch.sub(image_BCHW, self.mean).div_(self.std)
+
+    def _normalise_rows(self, image_BCHW: Tensor) -> Tensor:
+        """The same for channels-last pictures, row by row of W * C numbers.
+
+        Broadcast over an inner dimension of three the division took 20 times the augmentation's time.
+        """
+        batch, channels, height, width = image_BCHW.shape
+        rows = image_BCHW.permute(0, 2, 3, 1).view(batch, height, width * channels)
+        rows = torch.sub(rows, self.mean.flatten().repeat(width)).div_(self.std.flatten().repeat(width))
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Logits (B, K) of pictures (B, C, H, W), uint8 or float in 0..255."""

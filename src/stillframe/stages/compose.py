@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from stillframe import composing, config
-from stillframe.paths import CONF, PARAMS, RAW, SOURCE
+from stillframe.paths import CONF, PARAMS, RAW, SOURCE, SOURCE_NOTE, write_text
 
 
 def target_of(data_path: str | None) -> Path:
@@ -32,6 +32,7 @@ def link_source(data_path: str | None, source: Path = SOURCE) -> None:
         ValueError: something of the user's lies at data/source.
     """
     target = target_of(data_path)
+    write_text(source.with_name(SOURCE_NOTE.name), f"{target}\n")
     if source.is_symlink() and Path(os.readlink(source)) == target:
         return
     if source.exists() and not source.is_symlink():
@@ -43,7 +44,7 @@ def link_source(data_path: str | None, source: Path = SOURCE) -> None:
     temporary.replace(source)
 
 
-def run(*, conf: Path = CONF, params: Path = PARAMS) -> None:
+def run(*, conf: Path = CONF, params: Path = PARAMS, note: Path = SOURCE_NOTE) -> None:
     """Write params.yaml from conf/, unless `dvc exp run` has already written it with its own overrides.
 
     Raises:
@@ -57,7 +58,7 @@ def run(*, conf: Path = CONF, params: Path = PARAMS) -> None:
     else:
         values = composing.compose([], conf)
         composing.write(values, params)
-    link_source(values["data"]["path"], params.parent / SOURCE)
+    link_source(values["data"]["path"], params.parent / note.with_name(SOURCE.name))
 
 
 def stale(*, conf: Path = CONF, params: Path = PARAMS) -> list[str]:
@@ -69,7 +70,7 @@ def stale(*, conf: Path = CONF, params: Path = PARAMS) -> list[str]:
         target = str(target_of(values["data"]["path"]))
     except FileNotFoundError as problem:
         return [*found, str(problem)]
-    points_at = os.readlink(source) if source.is_symlink() else "no link"
+    points_at = os.readlink(source) if source.is_symlink() else target  # a fresh clone has none: compose makes it
     return [*found, f"{source}: {points_at} -> {target}"] if points_at != target else found
 
 
