@@ -121,11 +121,12 @@ def sync(args: argparse.Namespace) -> int:
     from stillframe.config import read_params
     from stillframe.fit.tracking import send_pending
 
-    sent = send_pending(*read_params("tracking"))
-    for run, count in sent.items():
-        print(f"{run}: {count} sent")
-    print("nothing is waiting" if not sent else f"{sum(sent.values())} sent")
-    return 0
+    done = send_pending(*read_params("tracking"))
+    for run, (sent, left) in done.items():
+        print(f"{run}: {sent} sent, {left} still waiting")
+    if not done:
+        print("nothing is waiting")
+    return int(any(left for _, left in done.values()))
 
 
 def dag(args: argparse.Namespace) -> int:

@@ -98,7 +98,8 @@ def test_a_server_that_is_away_costs_little_and_nothing_is_lost(tmp_path):
     assert len(record.journal.unsent()) == 50
     facts = record.journal.path.with_suffix(".json")
     facts.write_text(json.dumps({"uri": sqlite(tmp_path), "experiment": "made"}))  # the server is back, elsewhere
-    assert send_pending(settings()) == {"away": 0}
+    assert send_pending(settings()) == {"away": (50, 0)}
+    assert send_pending(settings()) == {}
     run_id = record.journal.path.with_suffix(".run").read_text()
     assert run_of(sqlite(tmp_path), run_id).data.metrics["train/loss"] == 49.0
 
@@ -169,3 +170,14 @@ def test_four_processes_on_a_fresh_store(tmp_path):
     ids = {process.communicate(timeout=200)[0].strip() for process in started}
     assert len(ids) == 4 and "None" not in ids
     assert all(run_of(sqlite(tmp_path), run_id).data.metrics["a"] == 1.0 for run_id in ids)
+
+
+def test_hashes_of_stages_that_have_not_run_are_not_the_run_s(tmp_path):
+    from stillframe.fit.lineage import dvc_hashes
+
+    lock = tmp_path / "dvc.lock"
+    entry = "{deps: [{path: src/a.py, md5: c}], outs: [{path: data/x, md5: a}]}"
+    lock.write_text(f"schema: '2.0'\nstages: {{preprocess: {entry}, train: {entry}}}\n")
+    assert dvc_hashes(lock) == {"preprocess/outs/data/x": "a", "train/outs/data/x": "a"}
+    assert dvc_hashes(lock, without=("train",)) == {"preprocess/outs/data/x": "a"}
+    assert dvc_hashes(tmp_path / "none.lock") == {}

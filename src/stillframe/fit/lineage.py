@@ -49,13 +49,18 @@ def uncommitted() -> str:
     return _git("diff", "HEAD", "--", ".", ":!dvc.lock") or ""
 
 
-def dvc_hashes(lock: Path = Path("dvc.lock")) -> dict[str, str]:
-    """DVC's md5 by "<stage>/deps|outs/<path>", as far as dvc.lock knows them; code dependencies left out."""
+def dvc_hashes(lock: Path = Path("dvc.lock"), without: tuple[str, ...] = ()) -> dict[str, str]:
+    """DVC's md5 by "<stage>/deps|outs/<path>", as far as dvc.lock knows them; code dependencies left out.
+
+    `without`: stages that have not run yet; what the lock has of them is of an earlier run.
+    """
     if not lock.exists():
         return {}
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
     hashes = {}
     for stage, facts in stages.items():
+        if stage in without:
+            continue
         for kind in ("deps", "outs"):
             for entry in facts.get(kind, []):
                 if not entry["path"].startswith("src/"):

@@ -16,6 +16,8 @@ from stillframe.fit.callbacks import Best
 from stillframe.fit.tracking import Record, tracking_uri
 from stillframe.paths import PARAMS, replacing, write_json
 
+LATER = ("train", "validate", "evaluate", "report")  # stages whose entries in dvc.lock are still of an earlier run
+
 if TYPE_CHECKING:
     from stillframe.fit.loop import Training
 
@@ -50,7 +52,7 @@ def describe(record: Record, training: Training) -> None:
     tags |= {"mlflow.source.git.commit": code["git_commit"] or "none", "stillframe.dirty": str(code["dirty"])}
     tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
     tags |= {f"machine.{name}": value for name, value in lineage.machine().items()}
-    tags |= lineage.dvc_tags(lineage.dvc_hashes())
+    tags |= lineage.dvc_tags(lineage.dvc_hashes(without=LATER))
     record.tags(tags)
     changes = lineage.uncommitted()
     if changes:
@@ -107,7 +109,7 @@ def write_outputs(
             "tracking_uri": record.uri,
             **lineage.code(),
             "versions": lineage.versions(),
-            "dvc": lineage.dvc_hashes(),
+            "dvc": lineage.dvc_hashes(without=LATER),
         },
     )
     shutil.rmtree(slot.folder)

@@ -270,20 +270,22 @@ def attach(run_json: Path, tracking: Tracking) -> Record:
     return Record(facts["journal"], tracking, uri=facts["tracking_uri"])
 
 
-def send_pending(tracking: Tracking, root: Path = JOURNALS) -> dict[str, int]:
-    """Send what earlier stages could not; journal name -> entries still unsent."""
-    left = {}
+def send_pending(tracking: Tracking, root: Path = JOURNALS) -> dict[str, tuple[int, int]]:
+    """Send what earlier stages could not; journal name -> (entries sent now, entries still unsent)."""
+    done = {}
     for path in sorted(root.glob("*.jsonl")):
         journal = Journal(path)
-        if not journal.unsent():
+        waiting = len(journal.unsent())
+        if not waiting:
             continue
         facts = read_json(path.with_suffix(".json"))
         try:
             Sender(journal, tracking, facts["uri"], facts["experiment"]).send_all()
         except Exception as error:  # the server is still away: said, counted, kept
             print(f"{path}: {type(error).__name__}: {error}")
-        left[path.stem] = len(journal.unsent())
-    return left
+        left = len(journal.unsent())
+        done[path.stem] = (waiting - left, left)
+    return done
 
 
 def record_report(run_json: Path, reported: Path, tracking: Tracking, note: str) -> None:
@@ -294,7 +296,7 @@ def record_report(run_json: Path, reported: Path, tracking: Tracking, note: str)
     from stillframe.fit.lineage import dvc_hashes, dvc_tags
 
     record = attach(run_json, tracking)
-    record.tags(dvc_tags(dvc_hashes()))
+    record.tags(dvc_tags(dvc_hashes(without=("report",))))  # its own are those of an earlier run
     record.tags({"mlflow.note.content": note})
     record.artifact(reported, "report")
     if Path("dvc.lock").exists():

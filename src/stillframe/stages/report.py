@@ -27,7 +27,7 @@ def run(
     from stillframe.report.words import headline
 
     page = build_report(
-        prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=dvc_hashes()
+        prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=dvc_hashes(without=("report",))
     )
     sentence = headline(read_inputs(prepared, augmented, trained, validated, evaluated))
     note = f"{sentence} All of it on one page: Artifacts, report/report.html."
