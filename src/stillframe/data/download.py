@@ -82,6 +82,7 @@ def package(name: str, work: Path) -> Path:
         "--only-binary",
         ":all:",
         "--disable-pip-version-check",
+        "-qq",  # pip would name its indexes; what it has to say of an error it says all the same
     ]
     print(f"downloading the package {name}", file=sys.stderr)
     _command(

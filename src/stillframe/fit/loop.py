@@ -251,7 +251,11 @@ def progress_bar() -> pl.Callback:
     """A bar that is drawn every 20 batches, so that small nets do not wait for it."""
     from pytorch_lightning.callbacks import RichProgressBar
 
-    return RichProgressBar(refresh_rate=20)
+    class Bar(RichProgressBar):
+        def _get_train_description(self, current_epoch: int) -> str:
+            return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # as the live line counts
+
+    return Bar(refresh_rate=20)
 
 
 def _callbacks(training: Training, record: Record | None) -> tuple[list[pl.Callback], Best]:

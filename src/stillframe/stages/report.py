@@ -26,9 +26,8 @@ def run(
     from stillframe.report.page import build_report
     from stillframe.report.words import headline
 
-    page = build_report(
-        prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=dvc_hashes(without=("report",))
-    )
+    hashes = dvc_hashes(without=("report",))
+    page = build_report(prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=hashes)
     sentence = headline(read_inputs(prepared, augmented, trained, validated, evaluated))
     note = f"{sentence} All of it on one page: Artifacts, report/report.html."
     record_report(trained / "run.json", reported, tracking, note)
