@@ -60,6 +60,7 @@ class Data:
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
     image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images
+    symmetry: Literal["none", "mirror", "d4"]  # what changes no label: left-right mirroring, all symmetries of the square
     resize: Literal["squash", "pad", "crop"]
     channels: Literal["auto", "gray", "rgb"]
     store: Literal["auto", "raw", "jpeg"]
@@ -172,7 +173,7 @@ class Validate:
     """Section `validate`: what is tuned on the validation split and frozen, and the bar a model must pass."""
 
     batch_size: Annotated[int, Field(ge=1)]
-    tta: Literal["none", "flips", "d4"]  # test-time augmentation: logits averaged over views
+    tta: Literal["data", "none"]  # test-time augmentation: logits averaged over the views of data.symmetry
     calibrate: bool  # temperature scaling
     threshold: Literal[
         "auto", "f1", "argmax"

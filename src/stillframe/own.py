@@ -105,7 +105,7 @@ def select(config_yaml: Path, data: str = MINE) -> None:
         ValueError: the file has no such lines in its defaults.
     """
     text = config_yaml.read_text(encoding="utf-8")
-    for group, option in (("data", data), ("augment", "upright"), ("validate", "default"), ("experiment", "null")):
+    for group, option in (("data", data), ("augment", "upright"), ("experiment", "null")):
         text, found = re.subn(rf"^(\s*- {group}:\s*)[^\s#]+", rf"\g<1>{option}", text, count=1, flags=re.MULTILINE)
         if not found:
             raise ValueError(f"{config_yaml}: no line `- {group}: ...` in its defaults list")

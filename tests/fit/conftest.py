@@ -73,6 +73,11 @@ class Workplace:
     def params(self, *sections: str):
         return config.read_params(*sections, path=self.folder / "params.yaml")
 
+    def validation(self):
+        """The arguments of the validate stage."""
+        task, data, *sections = self.params("task", "data", "trainer", "validate", "tracking")
+        return task, data.symmetry, *sections
+
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC_"))}
         return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

@@ -66,4 +66,4 @@ def test_devices_are_counted_without_torch(monkeypatch, workplace):
 
 def test_validate_needs_a_model(here):
     with pytest.raises(FileNotFoundError, match="dvc repro"):
-        validate.run(*here.params("task", "trainer", "validate", "tracking"))
+        validate.run(*here.validation())

@@ -33,7 +33,7 @@ def test_outputs_and_record(here):
     assert logged.data.params["optim.lr"] == "0.01"
     assert logged.data.metrics["val/f1_macro"] == pytest.approx(history["val/f1_macro"].iloc[-1])
     assert logged.data.tags["version.torch"] == torch.__version__.split("+")[0] or torch.__version__
-    validate.run(*here.params("task", "trainer", "validate", "tracking"))
+    validate.run(*here.validation())
     scores = json.loads((here.folder / "artifacts/validate/metrics.json").read_text())
     assert scores["f1_macro"] == pytest.approx(summary["best_value"], abs=1e-6), "the best epoch's weights were kept"
 
@@ -140,7 +140,7 @@ def test_the_quality_bar_stops_with_the_numbers(here):
     run(here)
     here.set("validate.require", {"f1_macro": 1.5})
     with pytest.raises(ValueError, match=r"f1_macro: 0\.\d+, at least 1.5 is required"):
-        validate.run(*here.params("task", "trainer", "validate", "tracking"))
+        validate.run(*here.validation())
     here.set("validate.require", {"f1_marco": 0.5})
     with pytest.raises(ValueError, match="did you mean 'f1_macro'"):
-        validate.run(*here.params("task", "trainer", "validate", "tracking"))
+        validate.run(*here.validation())

@@ -12,7 +12,7 @@ from stillframe.measure.calibrate import best_threshold, fit_temperature, softma
 from stillframe.sample import Card
 
 
-def choose(predictions: pd.DataFrame, validate: Validate, card: Card) -> dict[str, Any]:
+def choose(predictions: pd.DataFrame, validate: Validate, card: Card, tta: str) -> dict[str, Any]:
     """Temperature and threshold, tuned on the validation split, with the reason where one was left neutral."""
     logits_NK, label_N = np.stack(predictions["logits"].to_list()), predictions["label"].to_numpy()
     notes = []
@@ -29,7 +29,7 @@ def choose(predictions: pd.DataFrame, validate: Validate, card: Card) -> dict[st
     return {
         "temperature": temperature or 1.0,
         "threshold": threshold,
-        "tta": validate.tta,
+        "tta": tta,
         "bins": validate.bins,
         "notes": [note for note in notes if note],
     }

@@ -13,6 +13,7 @@ from stillframe.sample import Card
 
 def run(
     task: str,
+    data_symmetry: str,
     trainer: Trainer,
     validate: Validate,
     tracking: Tracking,
@@ -33,8 +34,9 @@ def run(
     from stillframe.measure.tables import write_validation_tables
 
     facts = Card.read(card)
-    predictions = predict_split(trained, val, trainer, tta=validate.tta, batch_size=validate.batch_size)
-    choices = choose(predictions, validate, facts)
+    tta = data_symmetry if validate.tta == "data" else "none"
+    predictions = predict_split(trained, val, trainer, tta=tta, batch_size=validate.batch_size)
+    choices = choose(predictions, validate, facts, tta)
     predictions = with_decisions(predictions, choices)
     out = fresh_folder(validated)
     predictions.to_parquet(out / "predictions.parquet", index=False)
@@ -67,6 +69,7 @@ def _record(trained: Path, tracking: Tracking, metrics: dict[str, float], choice
 
 if __name__ == "__main__":
     try:
-        run(*read_params("task", "trainer", "validate", "tracking"))
+        task_name, data, *sections = read_params("task", "data", "trainer", "validate", "tracking")
+        run(task_name, data.symmetry, *sections)
     except (ValueError, OSError) as problem:
         sys.exit(f"validate: {problem}")

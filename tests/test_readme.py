@@ -1,0 +1,63 @@
+"""What README and docs tell a reader to type exists and composes; what they link to is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from stillframe.cli import parser
+from stillframe.composing import compose
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+
+
+def commands(program: str) -> list[tuple[str, str]]:
+    """(page, command) of every command line or inline code that starts with the program."""
+    found = []
+    for page, text in TEXTS.items():
+        blocks = "".join(re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        code = re.findall(r"`([^`\n]+)`", prose) + [line.strip().removeprefix("$ ") for line in blocks.splitlines()]
+        found += [(page, line) for line in code if line.startswith(program + " ")]
+    return sorted(set(found))
+
+
+def overrides_of(command: str) -> list[str]:
+    words = shlex.split(command.split("  #")[0].split(" # ")[0])
+    return [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-S", "--set-param")]
+
+
+@pytest.mark.parametrize(("page", "command"), commands("dvc exp run"))
+def test_overrides_that_are_shown_compose(page, command):
+    if "..." in command:
+        command = command.replace("-S ...", "").replace("...", "")
+    assert compose(overrides_of(command), ROOT / "conf")
+
+
+@pytest.mark.parametrize(("page", "command"), commands("make"))
+def test_targets_that_are_shown_exist(page, command):
+    target = shlex.split(command)[1]
+    if re.fullmatch(r"[a-z-]+", target) and page != "decisions.md":
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"{page}: {command}"
+
+
+@pytest.mark.parametrize(("page", "command"), commands("stillframe"))
+def test_subcommands_that_are_shown_exist(page, command):
+    words = shlex.split(command.split(" # ")[0])
+    known = next(action.choices for action in parser()._actions if action.choices and "check" in action.choices)
+    assert words[1] in known or words[1].startswith("-"), f"{page}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", TEXTS[page.name]):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_nothing_is_left_to_be_filled_in():
+    for name, text in TEXTS.items():
+        assert "@@" not in text and "to be measured" not in text, name
