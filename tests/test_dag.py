@@ -6,7 +6,6 @@ import importlib
 import inspect
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from door import ROOT, STAGES, commit, ran, settings_of_the_repository, shell
 from stillframe import dag
 
-ROOT = Path(__file__).parents[1]
 BLOCKS: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-STAGES = ["compose", "fetch", "preprocess", "augment", "train", "validate", "evaluate", "report"]
 NOT_PARAMS = {"compose": {"conf", "params.yaml"}}  # its edges are the configuration itself
 
 
@@ -183,31 +181,9 @@ if stage == "report":
 """
 
 
-def shell(folder: Path, *command: str, fails: bool = False) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    hidden = {"DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT", "DVC_STAGE"}
-    env = {key: value for key, value in os.environ.items() if key not in hidden and not key.startswith("GIT_")}
-    env |= {"PATH": path, "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@localhost", "COLUMNS": "200"}
-    env |= {
-        "GIT_COMMITTER_NAME": "t",
-        "GIT_COMMITTER_EMAIL": "t@localhost",
-        "DVC_SITE_CACHE_DIR": str(folder / ".site"),
-    }
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode != 0) == fails, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def ran(output: str) -> list[str]:
-    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
-
-
 def build(folder: Path) -> Path:
     """A committed project with the repository's conf/, dvc.yaml and .dvc/; only `compose` is the real stage."""
-    for name in ("conf", ".dvc/plots"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in (".dvc/config", ".dvc/.gitignore", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, folder / name)
+    settings_of_the_repository(folder)
     (folder / "stub.py").write_text(STUB, encoding="utf-8")
     document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     for stage, block in document["stages"].items():
@@ -217,12 +193,8 @@ def build(folder: Path) -> Path:
         if stage != "compose":
             block["cmd"] = f"python stub.py {stage}"
     (folder / "dvc.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    (folder / ".git/info").mkdir(parents=True, exist_ok=True)
-    shell(folder, "git", "init", "-q")
-    (folder / ".git/info/exclude").write_text("/.site\n", encoding="utf-8")
     shell(folder, sys.executable, "-m", "stillframe.stages.compose")
-    shell(folder, "git", "add", "-A")
-    shell(folder, "git", "commit", "-qm", "start")
+    commit(folder, "start")
     return folder
 
 
@@ -231,8 +203,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stub project after its first `dvc repro`, committed; tests work on copies of it."""
     folder = build(tmp_path_factory.mktemp("dag") / "project")
     assert ran(shell(folder, "dvc", "repro")) == STAGES
-    shell(folder, "git", "add", "-A")
-    shell(folder, "git", "commit", "-qm", "first run")
+    commit(folder, "first run")
     return folder
 
 

@@ -19,7 +19,7 @@ from stillframe.data.loader import InOrder, Rows, make_loader
 from stillframe.data.store import FILE
 from stillframe.fit import outputs
 from stillframe.fit.lock import exclusive
-from stillframe.fit.module import Fit, NonFiniteLoss
+from stillframe.fit.module import Fit
 from stillframe.paths import read_json
 from stillframe.stages import train, validate
 
@@ -151,7 +151,7 @@ def test_the_last_finite_state_is_kept_and_named(here, monkeypatch):
         return loss * float("nan") if self.trainer.global_step >= last_good else loss
 
     monkeypatch.setattr(Fit, "_step", off)
-    with pytest.raises(NonFiniteLoss, match=r"4 times in a row.*last finite state is kept.*last\.ckpt"):
+    with pytest.raises(ValueError, match=r"4 times in a row.*last finite state is kept.*last\.ckpt"):
         run(here)
     kept = torch.load(here.checkpoints()[0], weights_only=True)
     assert kept["global_step"] == last_good
