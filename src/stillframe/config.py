@@ -60,7 +60,7 @@ class Data:
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
     image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images
-    symmetry: Literal["none", "mirror", "d4"]  # what changes no label: left-right mirroring, all symmetries of the square
+    symmetry: Literal["none", "mirror", "d4"]  # what changes no label: mirroring, all symmetries of the square
     resize: Literal["squash", "pad", "crop"]
     channels: Literal["auto", "gray", "rgb"]
     store: Literal["auto", "raw", "jpeg"]
