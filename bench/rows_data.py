@@ -110,6 +110,9 @@ def data_path(setting: Setting) -> list[Result]:
     import cv2
     import torch
 
+    from stillframe.fit.launch import keep_memory
+
+    keep_memory()  # as the train stage does; the template's buffers are kept by it, too
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     count = setting.pick(800, 160)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,9 @@ class Fit(pl.LightningModule):
 
     def _watch(self, loss: Tensor) -> None:
         """Count non-finite losses in a row; look at the count every 10 steps on a GPU, where a look waits for it."""
+        if loss.device.type == "cpu" and math.isfinite(loss.item()):  # nothing to wait for: look at once
+            self.nonfinite.zero_()
+            return
         bad = (~torch.isfinite(loss.detach())).long()
         self.nonfinite = (self.nonfinite.to(bad.device) + bad) * bad
         look = loss.device.type == "cpu" or self.trainer.fit_loop.total_batch_idx % 10 == 0
