@@ -25,6 +25,7 @@ DATA: dict[str, Any] = {
     "classes": None,
     "leave_out": [],
     "image_size": 16,
+    "symmetry": "none",
     "resize": "squash",
     "channels": "auto",
     "store": "auto",
