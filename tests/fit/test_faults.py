@@ -18,6 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from stillframe.data.loader import InOrder, Rows, make_loader
 from stillframe.data.store import FILE
 from stillframe.fit import outputs
+from stillframe.fit.callbacks import Resumable
 from stillframe.fit.lock import exclusive
 from stillframe.fit.module import Fit
 from stillframe.paths import read_json
@@ -88,6 +89,23 @@ def test_other_signals_keep_the_state_too_and_say_so_by_the_exit_code(here, sign
         assert run(here) == 128 + signum
     assert "`dvc repro` resumes" in capsys.readouterr().err
     assert torch.load(here.checkpoints()[0], weights_only=True)["global_step"] > 0
+    assert [one.info.status for one in runs(here)] == ["KILLED"]
+    assert not (here.folder / "artifacts/train").exists()
+
+
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_start", "on_train_batch_start", "_save"])
+def test_a_sigterm_at_any_moment_exits_143(here, monkeypatch, hook, capsys):
+    """Lightning's own handler ends with exit code 0, and DVC would take the stage for done."""
+    here.set("trainer.checkpoint_seconds", 1e-6)
+    hooked = getattr(Resumable, hook)
+
+    def struck(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return hooked(*args, **kwargs)
+
+    monkeypatch.setattr(Resumable, hook, struck)
+    assert run(here) == 143
+    assert "`dvc repro` resumes" in capsys.readouterr().err
     assert [one.info.status for one in runs(here)] == ["KILLED"]
     assert not (here.folder / "artifacts/train").exists()
 

@@ -53,8 +53,8 @@ class Resumable(Checkpoint):
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning has registered its handlers by now; take the signals again."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has registered its handlers by now (after `on_fit_start`); take the signals again."""
         self.setup(trainer, pl_module, "fit")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:

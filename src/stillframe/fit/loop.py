@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import warnings
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stillframe import config
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
@@ -322,6 +324,8 @@ def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callbac
         print(f"resuming from {last}")
     try:
         trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SIGTERMException:  # a SystemExit with code 0: DVC would take the stage for done
+        raise Stopped(signal.SIGTERM) from None
     except torch.OutOfMemoryError as error:
         raise out_of_memory(training, decided, str(error)) from None
     except NonFiniteLoss as error:
