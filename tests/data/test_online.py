@@ -79,7 +79,7 @@ def call(made, images_BHWC, epoch, index_B):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("where", ["item", "batch"])
-@pytest.mark.parametrize("name", ["light", "upright", "strong", "small"])
+@pytest.mark.parametrize("name", ["light", "upright", "strong", "small", "small_erasing"])
 def test_shipped_policies_draw_by_seed_epoch_and_index_only(name, where, channels):
     chosen = shipped(name)
     parts = [make_online(chosen, image_size=28, channels=channels, device_type="cpu", seed=seed) for seed in (0, 0, 1)]
