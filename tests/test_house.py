@@ -170,8 +170,8 @@ def test_an_experiment_stands_for_itself(path: Path) -> None:
 
 
 def test_the_demo_is_the_default() -> None:
-    """`dvc repro` on a fresh checkout is the experiment elpv_demo (`stillframe use` may have changed three lines)."""
-    default = ["data=elpv", "augment=symmetric", "experiment=null"]
+    """`dvc repro` on a fresh checkout is the experiment elpv_demo (`stillframe use` may have changed two lines)."""
+    default = ["data=elpv", "augment=symmetric"]
     assert composing.compose(default, CONF) == composing.compose(["experiment=elpv_demo"], CONF)
 
 
