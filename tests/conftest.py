@@ -31,6 +31,8 @@ DATA: dict[str, Any] = {
     "store": "auto",
     "val_fraction": 0.2,
     "test_fraction": 0.2,
+    "folds": 0,
+    "fold": 0,
     "max_bad_fraction": 0.5,
     "min_px": 4,
     "max_megapixels": 1.0,

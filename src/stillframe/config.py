@@ -66,6 +66,8 @@ class Data:
     store: Literal["auto", "raw", "jpeg"]
     val_fraction: Annotated[float, Fraction]
     test_fraction: Annotated[float, Fraction]
+    folds: Annotated[int, AtLeast0]  # K: train and validation are dealt into K folds; 0: the split as it is
+    fold: Annotated[int, AtLeast0]  # the fold, 0..K-1, that is the validation split
     max_bad_fraction: Annotated[float, Field(ge=0.0, le=1.0)]
     min_px: Annotated[int, Field(ge=1)]  # images with a side below are refused
     max_megapixels: Annotated[float, Positive]  # images above are refused, from the header

@@ -124,8 +124,14 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
     frame["own_group"] = frame["group"]
     frame.loc[kept, "group"] = groups
     _check_classes(frame, classes)
-    fractions = {"val_fraction": data.val_fraction, "test_fraction": data.test_fraction}
-    frame.loc[kept, "split"] = split.assign(frame.loc[kept], seed=seed, **fractions)
+    frame.loc[kept, "split"] = split.assign(
+        frame.loc[kept],
+        seed=seed,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        folds=data.folds,
+        fold=data.fold,
+    )
     _check_splits(verdict)
     return verdict
 

@@ -17,7 +17,9 @@ from stillframe.sample import SPLITS
 FOLDS = 20  # groups that mix classes are dealt into so many folds: fractions in steps of 5 %
 
 
-def assign(frame: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction: float) -> pd.Series[str]:
+def assign(
+    frame: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction: float, folds: int = 0, fold: int = 0
+) -> pd.Series[str]:
     """The split of every row.
 
     Given splits stay. What is missing of val and test is carved out of the train (and unassigned) rows, each as its
@@ -28,10 +30,39 @@ def assign(frame: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction
         seed: another seed, another split.
         val_fraction: 0..1.
         test_fraction: 0..1.
+        folds: K >= 2: train and validation rows together are dealt into K folds; 0: the split as it is.
+        fold: 0..K-1, the one that is the validation split.
 
     Raises:
         ValueError: a fraction is missing, or a class has too few images (or groups) for its splits.
     """
+    split = _assign(frame, seed, val_fraction, test_fraction)
+    return _dealt(frame, split, seed, folds, fold) if folds else split
+
+
+def _dealt(frame: pd.DataFrame, split: pd.Series[str], seed: int, folds: int, fold: int) -> pd.Series[str]:
+    """Fold `fold` of `folds` is the validation split, the others are for training; the test split stays."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if not 0 <= fold < folds or folds < 2:
+        raise ValueError(f"data.fold = {fold} of data.folds = {folds}: folds count from 0, and there are two or more")
+    pool = frame[split != "test"]
+    fewest = pool.groupby("name")["group"].nunique()
+    if len(fewest) and fewest.min() < folds:
+        raise ValueError(
+            f"data.folds = {folds}: class {fewest.idxmin()!r} has {fewest.min()} usable image(s) or group(s) beside "
+            "the test split: fewer folds, or more images"
+        )
+    pool = pool.loc[pool["group"].map(lambda group: _key(seed, str(group))).sort_values().index]  # no order of files
+    parts = StratifiedGroupKFold(folds).split(np.zeros(len(pool)), pool["name"], pool["group"])
+    held = list(parts)[fold][1]
+    out = split.copy()
+    out.loc[pool.index] = "train"
+    out.loc[pool.index[held]] = "val"
+    return out
+
+
+def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: float) -> pd.Series[str]:
     given = frame["split"]
     carve = {"test": test_fraction, "val": val_fraction}
     carve = {name: fraction for name, fraction in carve.items() if not (given == name).any()}

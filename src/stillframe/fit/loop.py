@@ -32,6 +32,7 @@ from stillframe.paths import read_json, write_json
 from stillframe.sample import Card
 from stillframe.tasks import find
 
+THREADS = "STILLFRAME_THREADS"  # environment variable: this trial's share of the cores, in a sweep of several at once
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -69,7 +70,8 @@ def rank_and_world() -> tuple[int, int]:
 def _threads(trainer: config.Trainer) -> None:
     keep_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(trainer.threads or max(1, len(os.sched_getaffinity(0)) // local))
+    cores = int(os.environ.get(THREADS, "0")) or len(os.sched_getaffinity(0))
+    torch.set_num_threads(trainer.threads or max(1, cores // local))
 
 
 def _device_type(trainer: config.Trainer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from stillframe.config import flat
 from stillframe.fit import lineage
 from stillframe.fit.callbacks import Best
-from stillframe.fit.tracking import Record, tracking_uri
+from stillframe.fit.tracking import RUN, Record, tracking_uri
 from stillframe.paths import PARAMS, replacing, write_json
 
 LATER = ("train", "validate", "evaluate", "report")  # stages whose entries in dvc.lock are still of an earlier run
@@ -49,6 +50,8 @@ def describe(record: Record, training: Training) -> None:
         "mlflow.runName": f"{training.card.name}-{plan.model.name}-{plan.augment.name}",
         "mlflow.source.name": "dvc repro",
     }
+    if os.environ.get(RUN):  # a trial of a sweep, which has named it
+        tags = {}
     tags |= {"mlflow.source.git.commit": code["git_commit"] or "none", "stillframe.dirty": str(code["dirty"])}
     tags |= {f"version.{name}": version for name, version in lineage.versions().items()}
     tags |= {f"machine.{name}": value for name, value in lineage.machine().items()}

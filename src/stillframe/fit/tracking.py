@@ -17,10 +17,11 @@ from typing import Any
 
 from stillframe.config import Tracking
 from stillframe.fit.journal import Event, Journal
-from stillframe.paths import RESUME, read_json, write_json
+from stillframe.paths import RESUME, read_json, write_json, write_text
 
 JOURNALS = RESUME / "journal"
 TAG = "stillframe.journal"
+RUN = "STILLFRAME_RUN"  # environment variable: the id of the MLflow run that a sweep has opened for its stages
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then shows runs, metrics and models first
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 
@@ -30,7 +31,7 @@ def tracking_uri(tracking: Tracking) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
-def _client(tracking: Tracking, uri: str) -> Any:
+def connect(tracking: Tracking, uri: str) -> Any:
     """An MLflow client with bounded requests. A fresh sqlite store is made by one process at a time."""
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(1, round(tracking.timeout_s)))
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -48,7 +49,7 @@ def _client(tracking: Tracking, uri: str) -> Any:
         return client
 
 
-def _experiment(client: Any, name: str, uri: str) -> str:
+def experiment_id(client: Any, name: str, uri: str) -> str:
     """The experiment's id; made if it is not there, with artifacts at an absolute place for a local store."""
     from mlflow.exceptions import MlflowException
 
@@ -93,7 +94,7 @@ class Sender:
     def _connect(self) -> None:
         """The run of this journal: by its id, else by its tag, else a new one."""
         if self.client is None:
-            self.client = _client(self.tracking, self.uri)
+            self.client = connect(self.tracking, self.uri)
         if self.run_id is not None:
             return
         known = self.journal.path.with_suffix(".run")
@@ -101,9 +102,9 @@ class Sender:
             self.run_id = known.read_text(encoding="utf-8")
             return
         name = self.journal.path.stem
-        experiment_id = _experiment(self.client, self.experiment, self.uri)
-        found = self.client.search_runs([experiment_id], f"tags.`{TAG}` = '{name}'", max_results=1)
-        run = found[0] if found else self.client.create_run(experiment_id, tags={TAG: name})
+        place = experiment_id(self.client, self.experiment, self.uri)
+        found = self.client.search_runs([place], f"tags.`{TAG}` = '{name}'", max_results=1)
+        run = found[0] if found else self.client.create_run(place, tags={TAG: name})
         self.run_id = str(run.info.run_id)
         known.write_text(self.run_id, encoding="utf-8")
 
@@ -166,6 +167,10 @@ class Record:
     ) -> None:
         """`name` is the journal's, and the run's tag; `say` tells the user that the server is away."""
         self.tracking, self.say = tracking, say
+        given = os.environ.get(RUN)
+        if given:
+            name = given
+            write_text((JOURNALS / name).with_suffix(".run"), given)
         self.uri = uri or tracking_uri(tracking)
         self.journal = Journal(JOURNALS / f"{name}.jsonl")
         self.journal.mend()

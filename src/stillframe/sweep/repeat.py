@@ -1,0 +1,146 @@
+"""One run of the DAG in a slot: parameters in, `dvc repro`, metrics, a DVC experiment and an MLflow run out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stillframe import composing
+from stillframe.paths import EVALUATE, PARAMS, SOURCE, TRAIN, VALIDATE, read_json
+from stillframe.stages.compose import link_source
+from stillframe.sweep import record
+from stillframe.sweep.slot import Slot, alone, environment, guarded
+from stillframe.sweep.store import Repeat, Sweep
+
+UPSTREAM = ("task", "seed", "data", "augment")  # parameters of the stages before `train`
+KEPT = {  # file of the slot -> its name beside the trial
+    VALIDATE / "predictions.parquet": "val_predictions.parquet",
+    EVALUATE / "predictions.parquet": "test_predictions.parquet",
+    EVALUATE / "intervals.json": "intervals.json",
+    TRAIN / "summary.json": "summary.json",
+    TRAIN / "history.csv": "history.csv",
+    PARAMS: "params.yaml",
+}
+PRUNED = Path("artifacts/pruned.json")  # left by a training that the search ended
+
+
+class Failed(Exception):
+    """The DAG ended with an error; the message is the last of what it said."""
+
+
+class Pruned(Exception):
+    """The search ended the training midway."""
+
+
+def parameters(values: dict[str, Any], repeat: int, folds: int, root: Path) -> dict[str, Any]:
+    """The parameters of one repeat: its seed, its fold; a folder of the user's by its absolute path."""
+    turn, fold = divmod(repeat, folds) if folds else (repeat, None)
+    data = dict(values["data"])
+    if data["path"] is not None:
+        data["path"] = str((root / Path(data["path"]).expanduser()).absolute())
+    if fold is not None:
+        data |= {"folds": folds, "fold": fold}
+    return {**values, "data": data, "seed": values["seed"] + turn}
+
+
+def run(
+    sweep: Sweep, slot: Slot, number: int, repeat: int, values: dict[str, Any], gpus: str | None, env: dict[str, str]
+) -> Repeat:
+    """Run the DAG with `values` in `slot`; never raises for what goes wrong in the DAG itself.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; the training's state is kept in the slot.
+    """
+    started = time.monotonic()
+    folder = sweep.place(number) / f"r{repeat}"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{sweep.facts['name']}-{number:04d}" + (f"-r{repeat}" if sweep.facts["repeats"] > 1 else "")
+    one = Repeat(repeat, values["seed"], values["data"].get("fold"), "running", experiment=name)
+    child = record.Child(sweep, number, name, values)
+    one = replace(one, run_id=child.run_id)
+    try:
+        one = _run(sweep, slot, folder, one, values, gpus, {**env, **child.environment()})
+    except Pruned as problem:
+        one = replace(one, state="pruned", error=str(problem))
+    except (Failed, ValueError, OSError) as problem:
+        one = replace(one, state="failed", error=str(problem))
+    except BaseException:
+        child.close(replace(one, state="stopped", seconds=time.monotonic() - started), folder)
+        raise
+    one = replace(one, seconds=round(time.monotonic() - started, 2))
+    child.close(one, folder)
+    return one
+
+
+def _run(
+    sweep: Sweep,
+    slot: Slot,
+    folder: Path,
+    one: Repeat,
+    values: dict[str, Any],
+    gpus: str | None,
+    extra: dict[str, str],
+) -> Repeat:
+    slot.start_from(sweep.facts["commit"])
+    (slot.folder / PRUNED).unlink(missing_ok=True)
+    (slot.folder / PARAMS).write_text(composing.as_yaml(values), encoding="utf-8")
+    link_source(values["data"]["path"], slot.folder / SOURCE)
+    threads = sweep.facts["threads"]
+    env = environment(slot, gpus, threads, {"DVC_EXP_NAME": str(one.experiment), **extra})
+    log = folder / "log.txt"
+    log.unlink(missing_ok=True)
+    upstream = hashlib.sha256(json.dumps([values[name] for name in UPSTREAM], sort_keys=True).encode()).hexdigest()
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    with alone(sweep.folder / "upstream", upstream[:16]) as first:
+        if first and sweep.facts["parallel"] > 1:
+            _check(guarded(slot, [*dvc, "augment"], env, log, sweep.facts["timeout_s"] or 0), slot, log)
+    _check(guarded(slot, dvc, env, log, sweep.facts["timeout_s"] or 0), slot, log)
+    for source, target in KEPT.items():
+        if (slot.folder / source).exists():
+            shutil.copyfile(slot.folder / source, folder / target)
+    commit = slot.commit(sweep.facts["head"], f"sweep {sweep.facts['name']}: {one.experiment}")
+    slot.publish(commit, sweep.facts["head"], str(one.experiment))
+    return replace(one, state="finished", commit=commit, metrics=metrics(slot.folder), ran=stages_in(log))
+
+
+def _check(code: int, slot: Slot, log: Path) -> None:
+    if code == 0:
+        return
+    if (slot.folder / PRUNED).exists():
+        raise Pruned(read_json(slot.folder / PRUNED)["why"])
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if code == 124:
+        text += "\nsweep.timeout_s is over"
+    raise Failed(last_words(text) or f"exit code {code}")
+
+
+def last_words(text: str) -> str:
+    """What a failed `dvc repro` said last, without its progress bars: what goes into the record."""
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.splitlines()]
+    lines = [
+        line for line in lines if line and not line.startswith(("To track", "\tgit add", "To enable", "\tdvc conf"))
+    ]
+    return "\n".join(lines[-12:])[-2000:]
+
+
+def stages_in(log: Path) -> list[str]:
+    """The stages that ran, in their order."""
+    found = re.findall(r"^Running stage '(\w+)':", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return list(dict.fromkeys(found))
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    """What the stages measured: val/..., test/..., and what the training cost."""
+    out: dict[str, float] = {}
+    for split, place in (("val", VALIDATE), ("test", EVALUATE)):
+        values = read_json(folder / place / "metrics.json")
+        out |= {f"{split}/{name}": float(value) for name, value in values.items() if isinstance(value, int | float)}
+    summary = read_json(folder / TRAIN / "summary.json")
+    return out | {"train/seconds": float(summary["seconds"]), "train/parameters": float(summary["parameters"])}

@@ -1,0 +1,162 @@
+"""What a sweep leaves on disk: sweeps/<name>/sweep.json and trials/<number>/{trial.json, r0/...}.
+
+A trial is a setting; its repeats (seeds, folds) are runs of the DAG. Any process may read; only the trial's own writes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stillframe.paths import read_json, write_json
+
+States = ("running", "finished", "failed", "pruned", "stopped")
+DONE = ("finished", "pruned")  # what the same command does not run again
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One run of the DAG.
+
+    Attributes:
+        metrics: "val/f1_macro", "test/accuracy", "train/seconds", "train/parameters", ...; {} until it finished.
+        ran: stages that ran; the others came from the cache.
+        experiment: DVC's name of it (`dvc exp apply NAME`); commit: what it points at.
+    """
+
+    repeat: int
+    seed: int
+    fold: int | None
+    state: str
+    run_id: str | None = None
+    experiment: str | None = None
+    commit: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting with its repeats.
+
+    Attributes:
+        overrides: what the sweep set for this trial, in Hydra's grammar.
+        values: mean over the repeats of each objective; [] until it finished.
+    """
+
+    number: int
+    overrides: list[str]
+    state: str
+    values: list[float] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
+    started: float = 0.0
+    seconds: float = 0.0
+    error: str = ""
+    slot: int | None = None
+    host: str = ""
+    pid: int = 0
+    gpus: str = ""
+
+    def metric(self, name: str) -> list[float]:
+        """A metric's value in each finished repeat."""
+        return [one.metrics[name] for one in self.repeats if one.state == "finished" and name in one.metrics]
+
+    def mean(self, name: str) -> float:
+        """Mean of a metric over the finished repeats; NaN when there is none."""
+        values = self.metric(name)
+        return sum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder and facts."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Sweep:
+        """Open a sweep.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not (folder / "sweep.json").exists():
+            raise FileNotFoundError(f"{folder} is no sweep: {known(folder.parent)}")
+        return cls(folder.absolute(), read_json(folder / "sweep.json"))
+
+    def write(self, **changes: Any) -> Sweep:
+        """Change facts on disk."""
+        new = replace(self, facts={**self.facts, **changes})
+        write_json(self.folder / "sweep.json", new.facts)
+        return new
+
+    @property
+    def objectives(self) -> list[str]:
+        """Names of what is optimised, e.g. ["val/f1_macro"]."""
+        return list(self.facts["objectives"])
+
+    @property
+    def directions(self) -> list[str]:
+        """Maximize or minimize, one an objective."""
+        return list(self.facts["directions"])
+
+    def place(self, number: int) -> Path:
+        """A trial's folder."""
+        return self.folder / "trials" / f"{number:04d}"
+
+    def save(self, trial: Trial) -> Trial:
+        """Write a trial's facts."""
+        write_json(self.place(trial.number) / "trial.json", _finite(asdict(trial)))
+        return trial
+
+    def trial(self, number: int) -> Trial | None:
+        """A trial's facts, or None before it began."""
+        path = self.place(number) / "trial.json"
+        if not path.exists():
+            return None
+        facts = read_json(path)
+        repeats = [Repeat(**{**one, "metrics": _nan(one["metrics"])}) for one in facts.pop("repeats")]
+        return Trial(**facts, repeats=repeats)
+
+    def trials(self) -> list[Trial]:
+        """All trials that began, by number."""
+        numbers = sorted(int(path.parent.name) for path in self.folder.glob("trials/*/trial.json"))
+        return [found for number in numbers if (found := self.trial(number)) is not None]
+
+    def best(self) -> Trial | None:
+        """The best finished trial by the first objective."""
+        done = [trial for trial in self.trials() if trial.state == "finished" and trial.values]
+        sign = 1 if self.directions[0] == "maximize" else -1
+        return max(done, key=lambda trial: sign * trial.values[0], default=None)
+
+
+def known(root: Path) -> str:
+    """For an error: which sweeps there are."""
+    names = sorted(path.parent.name for path in root.glob("*/sweep.json"))
+    return f"there are {', '.join(names)}" if names else "there are none yet: python -m stillframe.sweep -m ..."
+
+
+def newest(root: Path = Path("sweeps")) -> Sweep:
+    """The sweep that was started last (FileNotFoundError: none)."""
+    found = sorted(root.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(known(root))
+    return Sweep.read(found[-1].parent)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _nan(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
