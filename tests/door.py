@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
+from tiny import picture
+
 ROOT = Path(__file__).parents[1]
 STAGES = ["compose", "fetch", "preprocess", "augment", "train", "validate", "evaluate", "report"]
+CLASSES = {"dark leaf": 26, "light leaf": 30, "stone": 32}
+SETTINGS = """
+data: {{path: {images}, image_size: 32}}
+trainer: {{max_epochs: 2, batch_size: 4, threads: 1, accelerator: cpu, early_stopping: null}}
+evaluate: {{bootstrap: 50, explain: 1}}
+"""
 OUTSIDE = ("DVC_", "GIT_", "MLFLOW_")  # what surrounds the tests must not reach the project
 
 
@@ -62,3 +73,31 @@ def commit(folder: Path, message: str) -> None:
         (folder / ".git/info/exclude").write_text("/.site\n", encoding="utf-8")
     shell(folder, "git", "add", "-A")
     shell(folder, "git", "commit", "-qm", message)
+
+
+def photographs(folder: Path) -> Path:
+    """88 colour pictures of 36 x 32 px in three class folders; the classes differ in brightness."""
+    for at, (name, count) in enumerate(CLASSES.items()):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            image = picture(1000 * at + number, width=36, height=32) // 3 + 80 * at
+            Image.fromarray(image).save(folder / name / f"{number:02d}.png")
+    return folder
+
+
+def checkout(folder: Path, images: Path) -> Path:
+    """A committed copy of this repository that points at `images`, with a small net and few epochs."""
+    folder.mkdir()
+    settings_of_the_repository(folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", "params.yaml"):  # the parameters of the demo: stale here
+        shutil.copy(ROOT / name, folder)
+    root = folder / "conf/config.yaml"
+    text = root.read_text(encoding="utf-8")
+    chosen = {"data": "folder", "augment": "light", "model": "plain_cnn", "validate": "default", "experiment": "null"}
+    for group, option in chosen.items():
+        text, found = re.subn(rf"- {group}: \w+", f"- {group}: {option}", text)
+        assert found == 1
+    root.write_text(text + SETTINGS.format(images=images), encoding="utf-8")
+    commit(folder, "start")
+    return folder

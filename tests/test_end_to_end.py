@@ -22,51 +22,17 @@ import pytest
 import yaml
 from PIL import Image
 
-from door import ROOT, STAGES, commit, environment, ran, settings_of_the_repository, shell
+from door import CLASSES, STAGES, checkout, commit, environment, photographs, ran, shell
 from tiny import picture
 
-CLASSES = {"dark leaf": 26, "light leaf": 30, "stone": 32}
-SETTINGS = """
-data: {{path: {images}, image_size: 32}}
-trainer: {{max_epochs: 2, batch_size: 4, threads: 1, accelerator: cpu, early_stopping: null}}
-evaluate: {{bootstrap: 50, explain: 1}}
-"""
 EVERY_STEP = ("early_stopping: null}", "early_stopping: null, checkpoint_seconds: 1.0e-6}")
 pytestmark = pytest.mark.slow
-
-
-def photographs(folder: Path) -> Path:
-    """88 colour pictures of 36 x 32 px in three class folders; the classes differ in brightness."""
-    for at, (name, count) in enumerate(CLASSES.items()):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            image = picture(1000 * at + number, width=36, height=32) // 3 + 80 * at
-            Image.fromarray(image).save(folder / name / f"{number:02d}.png")
-    return folder
 
 
 def digests(folder: Path) -> dict[str, str]:
     """Path -> sha256 of all files under a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def checkout(folder: Path, images: Path) -> Path:
-    """A committed copy of this repository that points at `images`, with a small net and few epochs."""
-    folder.mkdir()
-    settings_of_the_repository(folder)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", "params.yaml"):  # the parameters of the demo: stale here
-        shutil.copy(ROOT / name, folder)
-    root = folder / "conf/config.yaml"
-    text = root.read_text(encoding="utf-8")
-    chosen = {"data": "folder", "augment": "light", "model": "plain_cnn", "validate": "default", "experiment": "null"}
-    for group, option in chosen.items():
-        text, found = re.subn(rf"- {group}: \w+", f"- {group}: {option}", text)
-        assert found == 1
-    root.write_text(text + SETTINGS.format(images=images), encoding="utf-8")
-    commit(folder, "start")
-    return folder
 
 
 def edit(path: Path, old: str, new: str) -> None:

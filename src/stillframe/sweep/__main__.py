@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
     try:
         with live.Watch(sweep, count(words)):
             hydra(["-m", *words, *extra])
+            trial.complete_best(sweep)
         state = "finished"
     except KeyboardInterrupt:
         state = "stopped"
@@ -159,6 +160,7 @@ def open_sweep(given: Settings, values: dict[str, Any], words: list[str]) -> Swe
         "gpus": gpus,
         "gpus_each": each,
         "timeout_s": given.timeout_s,
+        "until": given.until,
         "tracking_uri": tracking_uri(_tracking(values)),
         "started": time.time(),
         "parent_run": None,

@@ -47,9 +47,11 @@ def tags_of_this_process() -> dict[str, str]:
 class Child:
     """The MLflow run of one run of the DAG; its stages write into it, too."""
 
-    def __init__(self, sweep: Sweep, number: int, name: str, values: dict[str, Any]) -> None:
+    def __init__(self, sweep: Sweep, number: int, repeat: int, name: str, values: dict[str, Any]) -> None:
         self.sweep, self.number, self.name, self.values = sweep, number, name, values
-        self.run_id: str | None = _tried("the start of a trial", self._open)
+        before = sweep.trial(number)
+        known = [one.run_id for one in before.repeats if one.repeat == repeat and one.run_id] if before else []
+        self.run_id: str | None = known[0] if known else _tried("the start of a trial", self._open)
 
     @property
     def client(self) -> Any:

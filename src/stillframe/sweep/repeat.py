@@ -63,7 +63,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{sweep.facts['name']}-{number:04d}" + (f"-r{repeat}" if sweep.facts["repeats"] > 1 else "")
     one = Repeat(repeat, values["seed"], values["data"].get("fold"), "running", experiment=name)
-    child = record.Child(sweep, number, name, values)
+    child = record.Child(sweep, number, repeat, name, values)
     one = replace(one, run_id=child.run_id)
     try:
         one = _run(sweep, slot, folder, one, values, gpus, {**env, **child.environment()})
@@ -101,13 +101,15 @@ def _run(
     with alone(sweep.folder / "upstream", upstream[:16]) as first:
         if first and sweep.facts["parallel"] > 1:
             _check(guarded(slot, [*dvc, "augment"], env, log, sweep.facts["timeout_s"] or 0), slot, log)
-    _check(guarded(slot, dvc, env, log, sweep.facts["timeout_s"] or 0), slot, log)
+    _check(guarded(slot, [*dvc, sweep.facts["until"]], env, log, sweep.facts["timeout_s"] or 0), slot, log)
     for source, target in KEPT.items():
-        if (slot.folder / source).exists():
+        if (slot.folder / source).exists() and not (source.parent == EVALUATE and sweep.facts["until"] == "validate"):
             shutil.copyfile(slot.folder / source, folder / target)
     commit = slot.commit(sweep.facts["head"], f"sweep {sweep.facts['name']}: {one.experiment}")
     slot.publish(commit, sweep.facts["head"], str(one.experiment))
-    return replace(one, state="finished", commit=commit, metrics=metrics(slot.folder), ran=stages_in(log))
+    return replace(
+        one, state="finished", commit=commit, metrics=metrics(slot.folder, sweep.facts["until"]), ran=stages_in(log)
+    )
 
 
 def _check(code: int, slot: Slot, log: Path) -> None:
@@ -136,10 +138,11 @@ def stages_in(log: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def metrics(folder: Path) -> dict[str, float]:
-    """What the stages measured: val/..., test/..., and what the training cost."""
+def metrics(folder: Path, until: str = "report") -> dict[str, float]:
+    """What the stages up to `until` measured: val/..., test/..., and what the training cost."""
     out: dict[str, float] = {}
-    for split, place in (("val", VALIDATE), ("test", EVALUATE)):
+    places = [("val", VALIDATE), ("test", EVALUATE)]
+    for split, place in places[: 1 if until == "validate" else 2]:
         values = read_json(folder / place / "metrics.json")
         out |= {f"{split}/{name}": float(value) for name, value in values.items() if isinstance(value, int | float)}
     summary = read_json(folder / TRAIN / "summary.json")

@@ -27,6 +27,7 @@ class Settings:
     name: str | None  # null: from the command and the code
     objective: str | list[str]  # val/<metric>, train/seconds or train/parameters; several for a Pareto front
     direction: Literal["auto", "maximize", "minimize"] | list[Literal["maximize", "minimize"]]
+    until: Literal["validate", "evaluate", "report"]  # the last stage of a trial
     parallel: Annotated[int, AtLeast0]  # trials at once on this machine; 0: as the launcher says
     gpus: list[str] | None  # devices that are handed out; null: those that are visible
     gpus_per_trial: Annotated[int, AtLeast0]  # 0: all of them for a single trial at a time, else one each

@@ -80,6 +80,23 @@ def _run(sweep: Sweep, trial: Trial, values: dict[str, Any]) -> Trial:
     return replace(trial, state="finished", values=[trial.mean(name) for name in facts["objectives"]])
 
 
+def complete_best(sweep: Sweep) -> None:
+    """Where the trials end before the test split, the best one goes the rest of the way, and no other."""
+    best = sweep.best()
+    if best is None or sweep.facts["until"] == "report" or "test/accuracy" in best.repeats[0].metrics:
+        return
+    import yaml
+
+    whole = replace(sweep, facts={**sweep.facts, "until": "report"})
+    values = yaml.safe_load((sweep.place(best.number) / "r0" / "params.yaml").read_text(encoding="utf-8"))
+    with take(Path(sweep.facts["root"]), sweep.facts["slots"]) as slot:
+        one = one_repeat.run(whole, slot, best.number, 0, values, devices(sweep.facts, slot.number), {})
+    if one.state == "finished":
+        sweep.save(replace(best, repeats=[one, *best.repeats[1:]]))
+    else:
+        print(f"the best trial, {best.number}, did not get through the test split: {one.error}", file=sys.stderr)
+
+
 def _order(one: Repeat) -> int:
     return one.repeat
 
