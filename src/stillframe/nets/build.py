@@ -13,6 +13,7 @@ from stillframe.nets import weights
 from stillframe.nets.plain import PlainCNN, TextbookCNN
 
 OWN = ("plain_cnn", "textbook_cnn")
+PIECE = 1 << 19  # numbers that a CPU normalises at a time: what stays in its cache from one operation to the next
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,12 @@ class Net(nn.Module):
         """
         batch, channels, height, width = image_BCHW.shape
         rows = image_BCHW.permute(0, 2, 3, 1).view(batch, height, width * channels)
-        rows = torch.sub(rows, self.mean.flatten().repeat(width)).div_(self.std.flatten().repeat(width))
+        mean, std = self.mean.flatten().repeat(width), self.std.flatten().repeat(width)
+        recorded = torch.compiler.is_compiling()  # by an export, say: for batches of any size
+        if rows.numel() > PIECE and rows.dtype == torch.uint8 and rows.device.type == "cpu" and not recorded:
+            rows = _in_pieces(rows, mean, std)
+        else:
+            rows = torch.sub(rows, mean).div_(std)
         return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -105,6 +111,18 @@ class Net(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+
+def _in_pieces(rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(rows - mean) / std bit for bit, some pictures at a time.
+
+    Each operation on the whole batch would read and write all of it in main memory.
+    """
+    out = torch.empty(rows.shape, dtype=mean.dtype)
+    pictures = max(1, PIECE // rows[0].numel())
+    for given, made in zip(torch.split(rows, pictures), torch.split(out, pictures), strict=True):
+        torch.div(given.to(mean.dtype).sub_(mean), std, out=made)
+    return out
 
 
 def backbone(spec: NetSpec, pretrained: bool = False) -> nn.Module:
