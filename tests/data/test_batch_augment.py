@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillframe.data import batch_augment, batch_rules, draw, policy
+from stillframe.data import batch_augment, batch_rules, batch_step, draw, policy
 
 PX = 24
 
@@ -39,7 +39,8 @@ def test_draws_on_the_device_are_the_draws_of_numpy_bit_for_bit():
     index = np.array([0, 1, 17, 2**40, 2**62], dtype=np.int64)
     for seed, epoch in [(0, 0), (2**63 + 5, 3), (7, draw.OFFLINE)]:
         expected = draw.uniform(draw.keys(seed, epoch, index), 0, 9)
-        np.testing.assert_array_equal(batch_augment.uniform(seed, epoch, torch.from_numpy(index), 9).numpy(), expected)
+        for made in (batch_step.uniform, batch_step.uniform_anywhere):
+            np.testing.assert_array_equal(made(seed, epoch, torch.from_numpy(index), 9).numpy(), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -10,6 +10,7 @@ used by position: number n of a key is `mix(key + n * GOLDEN)`, so that a draw n
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def words(state: Keys, first: int, count: int) -> Keys:
     return mix(state[:, None] + number[None, :] * np.uint64(GOLDEN))
 
 
+@lru_cache(maxsize=64)  # asked for with every batch
 def epoch_word(seed: int, epoch: int) -> int:
     """What a seed and an epoch add to the key of every sample, in 0 .. 2**64 - 1."""
     of_seed = mix(np.array([(seed + GOLDEN) & WORD], dtype=np.uint64))

@@ -104,7 +104,8 @@ class Split:
         self.folder = folder
         try:
             meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stillframe"]
-            self.arrow = pa.ipc.open_stream(pa.memory_map(str(folder / FILE))).read_all()
+            file = pa.memory_map(str(folder / FILE)).read_buffer()
+            self.arrow = pa.ipc.open_stream(file).read_all()
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error.filename or folder} is missing: run `dvc repro` to make it") from None
         except (pa.ArrowInvalid, OSError, KeyError, json.JSONDecodeError) as error:
@@ -123,26 +124,27 @@ class Split:
                 f"`dvc checkout --force {folder}`, or delete it and `dvc repro`"
             )
         self.table: pd.DataFrame = self.arrow.drop_columns(["image"]).to_pandas()
-        self.raw = self._fixed() if self.encoding == "raw" else None
+        self.raw = self._fixed(file) if self.encoding == "raw" else None
         self.encoded = self.arrow["image"]
 
-    def _fixed(self) -> list[tuple[int, NDArray[np.uint8]]]:
-        """Per record batch: its first row and a zero-copy view of its images, (rows, H, W, C)."""
-        views, first = [], 0
-        shape = (self.height, self.width, self.channels)
+    def _fixed(self, file: pa.Buffer) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """What an image may be in the file, one view for each place, no copy; and the place of each row's image.
+
+        Record batches are of some hundred rows: batch by batch a gather took longer than its copy.
+        """
         size = self.height * self.width * self.channels
-        for chunk in self.arrow["image"].chunks:
-            start = (
-                int(np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=1, offset=8 * chunk.offset)[0])
-                if len(chunk)
-                else 0
-            )
-            data = np.frombuffer(chunk.buffers()[2] or b"", dtype=np.uint8)[start : start + size * len(chunk)]
-            if data.size != size * len(chunk):
+        places = [np.empty(0, dtype=np.int64)]
+        for chunk in filter(len, self.arrow["image"].chunks):
+            ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=len(chunk) + 1, offset=8 * chunk.offset)
+            if (np.diff(ends) != size).any():
+                shape = (self.height, self.width, self.channels)
                 raise ValueError(f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`")
-            views.append((first, data.reshape(len(chunk), *shape)))
-            first += len(chunk)
-        return views
+            places.append(ends[:-1] + (chunk.buffers()[2].address - file.address))
+        place_N = np.concatenate(places)
+        assert not len(place_N) or (0 <= place_N.min() and place_N.max() + size <= file.size), "not a view of the file"
+        views = (max(0, file.size - size + 1), self.height, self.width, self.channels)
+        strides = (1, self.width * self.channels, self.channels, 1)
+        return np.ndarray(views, np.uint8, file, strides=strides), place_N
 
     def __len__(self) -> int:
         return len(self.arrow)
@@ -152,16 +154,8 @@ class Split:
         wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
         if self.raw is None:
             return self._decode(wanted)
-        if len(self.raw) == 1:
-            return self.raw[0][1][wanted]
-        out = np.empty((len(wanted), self.height, self.width, self.channels), dtype=np.uint8)
-        starts = np.array([first for first, _ in self.raw])
-        chunk_of = np.searchsorted(starts, wanted, side="right") - 1
-        for chunk in np.unique(chunk_of):
-            first, view = self.raw[chunk]
-            where = chunk_of == chunk
-            out[where] = view[wanted[where] - first]
-        return out
+        at, place_N = self.raw
+        return at[place_N[wanted]]
 
     def _decode(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
         import cv2
