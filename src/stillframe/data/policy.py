@@ -198,10 +198,12 @@ class ItemPolicy:
         import cv2
 
         from stillframe.data.draw import KeyedRandom
+        from stillframe.data.item_pixels import quicken
 
         cv2.setNumThreads(1)  # threads cost more than they give on images of this size, and loaders have processes
         self.random = KeyedRandom()
         self.compose = compose(policy, origin)
+        quicken(self.compose)
         self.compose.set_random_state(self.random.generator, self.random)
 
     def __call__(self, images_BHWC: NDArray[np.uint8], key_B: NDArray[np.uint64]) -> NDArray[np.uint8]:
