@@ -1,4 +1,4 @@
-"""The third door: `python -m stillframe.sweep -m ...` on made photographs, by each engine, and when things end badly."""
+"""The third door: `python -m stillframe.sweep -m ...` on made photographs, by each engine, and when things go wrong."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def share_gpus(given: Settings, parallel: int) -> tuple[list[str] | None, int]:
 
 def _quoted(path: Path) -> str:
     """A path as a value in Hydra's grammar."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def tell(sweep: Sweep, state: str) -> int:

@@ -125,7 +125,7 @@ def _check(code: int, slot: Slot, log: Path) -> None:
 
 def last_words(text: str) -> str:
     """What a failed `dvc repro` said last, without its progress bars: what goes into the record."""
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.splitlines()]
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
     lines = [
         line for line in lines if line and not line.startswith(("To track", "\tgit add", "To enable", "\tdvc conf"))
     ]
