@@ -49,11 +49,11 @@ class TextbookCNN(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(channels, 32, 3),
+            nn.MaxPool2d(2),  # before the ReLU: the same numbers and gradients, and a quarter of the ReLU's work
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(32, 64, 3),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
         )
         side = ((image_size - 2) // 2 - 2) // 2
         if side < 1:

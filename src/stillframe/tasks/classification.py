@@ -99,7 +99,7 @@ def predict(net: Net, batch: Batch, tta: str = "none") -> Prediction:
 
 
 class ClassTally:
-    """Confusion matrix and sum of losses; one `bincount` a batch."""
+    """Confusion matrix and sum of losses; one `bincount` a batch, and few other calls: a small net's step is short."""
 
     def __init__(self, classes: list[str]) -> None:
         self.classes = classes
@@ -108,26 +108,28 @@ class ClassTally:
     def reset(self) -> None:
         """Start the next epoch."""
         self.total: Tensor | None = None
+        self.samples = 0
 
     def restore(self, counts: Tensor) -> None:
         """Go on from the counts of a half-done epoch."""
-        self.total = counts
+        self.total, self.samples = counts[:-1].clone(), int(counts[-1])
 
     def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
         """Count one batch; rows of the matrix are true classes, columns predicted ones."""
-        size = len(self.classes)
-        cell_B = batch.target_B * size + prediction.logits_BK.detach().argmax(1)
-        samples = len(batch.target_B)
-        counted = torch.bincount(cell_B, minlength=size * size).double()
-        tail = torch.stack([loss.detach().double() * samples, torch.full_like(loss, samples, dtype=torch.float64)])
-        both = torch.cat([counted, tail])
-        self.total = both if self.total is None else self.total.to(both.device) + both
+        size, samples = len(self.classes), len(batch.target_B)
+        cell_B = torch.add(prediction.logits_BK.detach().argmax(1), batch.target_B, alpha=size)
+        if self.total is None or self.total.device != cell_B.device:
+            start = torch.zeros(size * size + 1, dtype=torch.float64) if self.total is None else self.total
+            self.total = start.to(cell_B.device)
+        self.total[:-1] += torch.bincount(cell_B, minlength=size * size)
+        self.total[-1:].add_(loss.detach(), alpha=samples)
+        self.samples += samples
 
     def counts(self) -> Tensor:
         """The matrix, the sum of losses, the number of samples: one float64 vector."""
         if self.total is None:  # a rank without samples
             return torch.zeros(len(self.classes) ** 2 + 2, dtype=torch.float64)
-        return self.total
+        return torch.cat([self.total, self.total.new_tensor([float(self.samples)])])
 
     def scores(self, counts: Tensor) -> dict[str, float]:
         """`loss` and every score that a confusion matrix gives."""
