@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from stillframe.config import Tracking
+from stillframe.fit import sending
 from stillframe.fit import tracking as module
 from stillframe.fit.journal import Journal
 from stillframe.fit.tracking import Record, send_pending
@@ -137,15 +139,15 @@ def test_a_server_that_goes_away_midway_gets_the_rest_when_it_is_back(tmp_path, 
     record = Record("midway", settings(), uri=sqlite(tmp_path), say=lambda text: None)
     record.metrics({"train/loss": 3.0}, step=0)
     assert record.idle.wait(30)
-    real = module._client
-    monkeypatch.setattr(module, "_client", lambda *words: (_ for _ in ()).throw(ConnectionError("away")))
+    real = sending.connect
+    monkeypatch.setattr(sending, "connect", lambda *words: (_ for _ in ()).throw(ConnectionError("away")))
     record.sender.client = None
     record.metrics({"train/loss": 2.0}, step=1)
     deadline = time.monotonic() + 10
     while record.error is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert record.error is not None and len(record.journal.unsent()) == 1
-    monkeypatch.setattr(module, "_client", real)
+    monkeypatch.setattr(sending, "connect", real)
     run_id = record.close()
     assert run_of(sqlite(tmp_path), run_id).data.metrics["train/loss"] == 2.0
 
@@ -158,6 +160,49 @@ record = Record(sys.argv[1], Tracking("made", None, 5.0, 60.0), uri=sys.argv[2])
 record.metrics({"a": 1.0})
 print(record.close())
 """
+
+
+def test_a_process_started_ahead_sends_and_ends(tmp_path):
+    module.start_ahead()
+    record = Record("ahead", settings(flush_s=60.0), uri=sqlite(tmp_path))
+    record.metrics({"train/loss": 1.0}, step=0)
+    assert record.idle.wait(60), record.error
+    first = record.sender.process
+    first.kill()
+    first.wait()
+    record.metrics({"train/loss": 0.5}, step=1)  # met by a process that is gone: the next one sends it
+    run_id = record.close()
+    assert run_of(sqlite(tmp_path), run_id).data.metrics["train/loss"] == 0.5
+    assert record.sender.process is not first and record.sender.process.poll() == 0
+
+
+def test_what_the_sending_process_meets_is_told(tmp_path):
+    said = []
+    module.start_ahead()
+    uri = f"http://127.0.0.1:{free_port()}"
+    record = Record("told", settings(flush_s=60.0), uri=uri, say=said.append)
+    record.metrics({"train/loss": 1.0})
+    deadline = time.monotonic() + 60
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    record.tracking = settings(flush_s=0.1)
+    assert record.close() is None and record.sender.process.poll() is not None
+    assert "MlflowException" in said[0] and len(record.journal.unsent()) == 1
+
+
+def test_a_sending_process_ends_with_its_stage(tmp_path):
+    program = (
+        "import os\n"
+        "from stillframe.fit import tracking\n"
+        "tracking.start_ahead()\n"
+        "print(tracking._ahead[0].process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{done.stdout.strip()}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert done.returncode == -9 and not Path(f"/proc/{done.stdout.strip()}").exists()
 
 
 @pytest.mark.slow

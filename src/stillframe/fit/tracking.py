@@ -1,28 +1,29 @@
-"""The MLflow record. It never stops a training: events are kept locally first and sent by a thread.
+"""The MLflow record. It never stops a training: events are kept locally first and sent in the background.
 
-Only this file imports mlflow, and only on the process of global rank 0.
+Only global rank 0 keeps one. A stage sends by a process that it starts ahead (`start_ahead`), others by a thread.
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stillframe.config import Tracking
 from stillframe.fit.journal import Event, Journal
+from stillframe.fit.sending import Sender, request
 from stillframe.paths import RESUME, read_json, write_json, write_text
 
 JOURNALS = RESUME / "journal"
-TAG = "stillframe.journal"
 RUN = "STILLFRAME_RUN"  # environment variable: the id of the MLflow run that a sweep has opened for its stages
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then shows runs, metrics and models first
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 
 
@@ -31,132 +32,85 @@ def tracking_uri(tracking: Tracking) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
-def connect(tracking: Tracking, uri: str) -> Any:
-    """An MLflow client with bounded requests. A fresh sqlite store is made by one process at a time."""
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(1, round(tracking.timeout_s)))
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
+class NotSent(RuntimeError):
+    """What the sending process met."""
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if not uri.startswith("sqlite:///"):
-        return MlflowClient(uri)
-    with Path(uri.removeprefix("sqlite:///") + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-        return client
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
 
 
-def experiment_id(client: Any, name: str, uri: str) -> str:
-    """The experiment's id; made if it is not there, with artifacts at an absolute place for a local store."""
-    from mlflow.exceptions import MlflowException
+class Courier:
+    """A `Sender` in a process of its own; started anew when it is gone."""
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        store = uri.removeprefix("sqlite:///")
-        place = str(Path(store).parent / "mlruns") if uri.startswith("sqlite:///") else None
-        try:
-            location = Path(place, name).as_uri() if place else None
-            return str(client.create_experiment(name, artifact_location=location, tags=KIND))
-        except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return str(found.experiment_id)
-
-
-class Sender:
-    """Sends a journal's events to MLflow, in order."""
-
-    def __init__(self, journal: Journal, tracking: Tracking, uri: str, experiment: str) -> None:
-        self.journal, self.tracking, self.uri, self.experiment = journal, tracking, uri, experiment
-        self.client: Any = None
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+        self.line = ""
         self.run_id: str | None = None
 
+    def start(self) -> None:
+        """Start the process if it does not run; it begins with importing mlflow."""
+        if self.process is None or self.process.poll() is not None:
+            self.close()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stillframe.fit.sending"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the stage, whose last entries are still to be sent
+            )
+
     def send_all(self) -> bool:
-        """Send what is unsent; raises what MLflow raises. False when another process is sending this journal."""
-        with self.journal.sending() as mine:
-            if not mine:
-                return False
-            events = self.journal.unsent()
-            if not events:
-                return True
-            self._connect()
-            position = 0
-            while position < len(events):
-                taken = self._send(events[position:])
-                position += taken
-                self.journal.mark_sent(events[position - 1][0] + 1)
-        return True
+        """As of `Sender`; raises NotSent."""
+        self.start()
+        assert self.process is not None and self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(self.line)
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise NotSent("sender", f"ended with exit code {self.process.wait()}")
+        facts = json.loads(answer)
+        self.run_id = facts["run_id"] or self.run_id
+        if "error" in facts:
+            raise NotSent(facts["error"], facts["text"])
+        return bool(facts["done"])
 
-    def _connect(self) -> None:
-        """The run of this journal: by its id, else by its tag, else a new one."""
-        if self.client is None:
-            self.client = connect(self.tracking, self.uri)
-        if self.run_id is not None:
+    def forget(self) -> None:
+        """The process has done so itself."""
+
+    def close(self) -> None:
+        """End the process; one that hangs at a server is killed, and `stillframe sync` sends what it held."""
+        if self.process is None or self.process.stdin is None:
             return
-        known = self.journal.path.with_suffix(".run")
-        if known.exists():
-            self.run_id = known.read_text(encoding="utf-8")
-            return
-        name = self.journal.path.stem
-        place = experiment_id(self.client, self.experiment, self.uri)
-        found = self.client.search_runs([place], f"tags.`{TAG}` = '{name}'", max_results=1)
-        run = found[0] if found else self.client.create_run(place, tags={TAG: name})
-        self.run_id = str(run.info.run_id)
-        known.write_text(self.run_id, encoding="utf-8")
+        with suppress(BrokenPipeError):  # it is gone already
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
-    def _send(self, events: list[tuple[int, Event]]) -> int:
-        """Send the first event, or the metrics at the front in one request. Returns how many were sent."""
-        from mlflow.entities import Metric, Param, RunTag
 
-        kind = events[0][1]["kind"]
-        if kind == "metrics":
-            front = []
-            for _, event in events[:200]:
-                if event["kind"] != "metrics":
-                    break
-                front.append(event)
-            metrics = [Metric(k, v, e["time"], e["step"]) for e in front for k, v in e["values"].items()]
-            for first in range(0, len(metrics), 1000):
-                self.client.log_batch(self.run_id, metrics=metrics[first : first + 1000])
-            return len(front)
-        event = events[0][1]
-        if kind == "params":
-            items = [Param(key, str(value)[:6000]) for key, value in event["values"].items()]
-            for first in range(0, len(items), 100):
-                self.client.log_batch(self.run_id, params=items[first : first + 100])
-        elif kind == "tags":
-            self.client.log_batch(self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in event["values"].items()])
-        elif kind == "artifact":
-            self._artifact(Path(event["path"]), event["to"])
-        elif kind == "status":
-            self._status(event["status"], event["time"])
-        elif kind == "dataset":
-            self._dataset(event)
-        return 1
+_ahead: list[Courier] = []
 
-    def _artifact(self, path: Path, to: str | None) -> None:
-        if path.is_dir():
-            self.client.log_artifacts(self.run_id, str(path), to)
-        elif path.exists():
-            self.client.log_artifact(self.run_id, str(path), to)
-        else:
-            self.client.set_tag(self.run_id, "stillframe.missing", f"{path} was gone when it could be sent")
 
-    def _status(self, status: str, when_ms: int) -> None:
-        if status == "RUNNING":
-            self.client.update_run(self.run_id, status=status)
-        else:
-            self.client.set_terminated(self.run_id, status, when_ms)
+def start_ahead() -> None:
+    """Start importing mlflow now, in a process of its own, for the record that this stage opens later."""
+    courier = Courier()
+    with suppress(OSError):  # no process now: the first sending tries again
+        courier.start()
+    _ahead.append(courier)
 
-    def _dataset(self, event: Event) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        data = Dataset(event["name"], event["digest"], "local", event["source"], None, event["profile"])
-        self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", event["context"])])])
+def _sender(journal: Journal, tracking: Tracking, uri: str) -> Sender | Courier:
+    """The process that was started ahead, else a sender in this one."""
+    if not _ahead:
+        return Sender(journal, tracking, uri, tracking.experiment)
+    courier = _ahead.pop()
+    courier.line = request(journal, tracking, uri, tracking.experiment)
+    return courier
 
 
 class Record:
@@ -174,7 +128,7 @@ class Record:
         self.uri = uri or tracking_uri(tracking)
         self.journal = Journal(JOURNALS / f"{name}.jsonl")
         self.journal.mend()
-        self.sender = Sender(self.journal, tracking, self.uri, tracking.experiment)
+        self.sender = _sender(self.journal, tracking, self.uri)
         self.wake, self.stop = threading.Event(), threading.Event()
         self.idle = threading.Event()
         self.error: str | None = None
@@ -202,11 +156,11 @@ class Record:
             except Exception as error:  # whatever a tracking server does, the training goes on
                 if self.error is None:
                     self.say(
-                        f"MLflow at {self.uri} does not take the record now ({type(error).__name__}); "
+                        f"MLflow at {self.uri} does not take the record now ({_name(error)}); "
                         f"it is kept in {self.journal.path}"
                     )
-                self.error = f"{type(error).__name__}: {error}"
-                self.sender.client = None
+                self.error = f"{_name(error)}: {error}"
+                self.sender.forget()
                 self.stop.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
@@ -257,12 +211,17 @@ class Record:
         self.stop.set()
         self.wake.set()
         self.thread.join(timeout=self.tracking.timeout_s)
+        self.sender.close()
         left = len(self.journal.unsent())
         if left:
             self.say(
                 f"{left} entries of the record are kept in {self.journal.path}: `stillframe sync` sends them later"
             )
         return self.sender.run_id
+
+
+def _name(error: Exception) -> str:
+    return error.name if isinstance(error, NotSent) else type(error).__name__
 
 
 def _now_ms() -> int:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from stillframe.config import Evaluate, Tracking, Trainer, read_params
+from stillframe.fit.tracking import attach, start_ahead
 from stillframe.paths import EVALUATE, PREPARED, TRAIN, VALIDATE, fresh_folder, read_json
 from stillframe.sample import Card
 
@@ -56,8 +57,6 @@ def run(
 
 def record(trained: Path, tracking: Tracking, metrics: dict[str, float]) -> None:
     """Send the test scores to the model's MLflow run."""
-    from stillframe.fit.tracking import attach
-
     run_record = attach(trained / "run.json", tracking)
     run_record.metrics({f"test/{name}": value for name, value in metrics.items()})
     run_record.close()
@@ -65,6 +64,7 @@ def record(trained: Path, tracking: Tracking, metrics: dict[str, float]) -> None
 
 if __name__ == "__main__":
     try:
+        start_ahead()
         run(*read_params("task", "seed", "trainer", "evaluate", "tracking"))
     except (ValueError, OSError) as problem:
         sys.exit(f"evaluate: {problem}")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from stillframe.config import Tracking, read_params
+from stillframe.fit.tracking import start_ahead
 from stillframe.paths import AUGMENTED, EVALUATE, PARAMS, PREPARED, REPORT, TRAIN, VALIDATE
 
 
@@ -36,6 +37,7 @@ def run(
 
 if __name__ == "__main__":
     try:
+        start_ahead()
         run(*read_params("tracking"))
     except (ValueError, OSError) as problem:
         sys.exit(f"report: {problem}")

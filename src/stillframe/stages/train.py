@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stillframe.config import Augment, Model, Optim, Tracking, Trainer, read_params
 from stillframe.fit import launch
+from stillframe.fit.tracking import start_ahead
 from stillframe.paths import AUGMENTED, PREPARED, TRAIN
 
 
@@ -58,6 +59,9 @@ def run(
 
 if __name__ == "__main__":
     try:
-        sys.exit(run(*read_params("task", "seed", "augment", "model", "optim", "trainer", "tracking")))
+        sections = read_params("task", "seed", "augment", "model", "optim", "trainer", "tracking")
+        if launch.processes(sections[5]) == 1 and not launch.already_launched():
+            start_ahead()
+        sys.exit(run(*sections))
     except (ValueError, OSError) as problem:
         sys.exit(f"train: {problem}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.config import Tracking, Trainer, Validate, read_params
+from stillframe.fit.tracking import attach, start_ahead
 from stillframe.paths import PREPARED, TRAIN, VALIDATE, fresh_folder, write_json
 from stillframe.sample import Card
 
@@ -57,8 +58,6 @@ def _say(metrics: dict[str, float], choices: dict[str, Any]) -> None:
 
 
 def _record(trained: Path, tracking: Tracking, metrics: dict[str, float], choices: dict[str, Any]) -> None:
-    from stillframe.fit.tracking import attach
-
     record = attach(trained / "run.json", tracking)
     record.metrics(
         {f"val/{name}": value for name, value in metrics.items()} | {"val/temperature": choices["temperature"]}
@@ -69,6 +68,7 @@ def _record(trained: Path, tracking: Tracking, metrics: dict[str, float], choice
 
 if __name__ == "__main__":
     try:
+        start_ahead()
         task_name, data, *sections = read_params("task", "data", "trainer", "validate", "tracking")
         run(task_name, data.symmetry, *sections)
     except (ValueError, OSError) as problem:

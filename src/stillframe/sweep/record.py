@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from stillframe import config
 from stillframe.config import Tracking
-from stillframe.fit.tracking import RUN, connect, experiment_id
+from stillframe.fit.sending import connect, experiment_id
+from stillframe.fit.tracking import RUN
 from stillframe.sweep.store import Repeat, Sweep, Trial
 
 Result = TypeVar("Result")
