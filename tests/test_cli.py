@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -193,7 +194,9 @@ def test_scores_of_the_last_run(project: Path, capsys: pytest.CaptureFixture[str
         assert word in shown
 
 
-def test_ui_becomes_one_quiet_worker(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ui_becomes_one_quiet_worker(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Twenty seconds and 2.5 GB by default; one worker without a job queue starts in six with 0.5."""
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, command: started.append(command))
@@ -207,6 +210,23 @@ def test_ui_becomes_one_quiet_worker(project: Path, monkeypatch: pytest.MonkeyPa
     assert command[command.index("--workers") + 1] == "1"
     assert command[command.index("--port") + 1] == "5123"
     assert command[command.index("--backend-store-uri") + 1].startswith("sqlite:///")
+    assert "http://127.0.0.1:5123/#/experiments?workflowType=machine_learning" in capsys.readouterr().out
+
+
+def test_the_address_of_the_experiment_in_the_ui(project: Path) -> None:
+    """MLflow's page starts in another mode than model training unless the address names it."""
+    from stillframe.config import read_params
+    from stillframe.fit.tracking import Record, page_of
+
+    run("compose")
+    (tracking,) = read_params("tracking")
+    uri = f"sqlite:///{Path('mlflow.db').resolve()}"
+    record = Record("1", tracking, uri=uri)
+    record.tags({"a": "b"})
+    assert record.close()
+    assert re.fullmatch(
+        r"http://h:1/#/experiments/\d+\?workflowType=machine_learning", page_of(tracking, uri, "http://h:1")
+    )
 
 
 def test_sync_with_nothing_waiting(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

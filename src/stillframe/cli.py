@@ -102,14 +102,18 @@ def scores(args: argparse.Namespace) -> int:
 def ui(args: argparse.Namespace) -> int:
     """Start the MLflow UI (this process becomes it)."""
     from stillframe.config import read_params
-    from stillframe.fit.tracking import tracking_uri
+    from stillframe.fit.tracking import page_of, tracking_uri
 
     (tracking,) = read_params("tracking")
     uri = tracking_uri(tracking)
     if uri.startswith(("http:", "https:")):
         print(f"the record is on a server: {uri}")
         return 0
-    print(f"the record of {uri}:  http://{args.host}:{args.port}   (Ctrl-C ends it)", flush=True)
+    site = f"http://{args.host}:{args.port}"
+    print(f"the record of {uri}:  {page_of(tracking, uri, site)}   (Ctrl-C ends it)")
+    print(
+        "Where the page shows GenAI menus: click 'Model training' at its upper left; the browser remembers.", flush=True
+    )
     # One worker and no job queue: ready in 6 s and 0.5 GB instead of 20 s and 2.5 GB.
     os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]

@@ -24,7 +24,8 @@ from stillframe.config import Tracking
 from stillframe.fit.journal import Event, Journal
 
 TAG = "stillframe.journal"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then shows runs, metrics and models first
+# What the experiment is, for a UI that asks. MLflow 3.17's own does not: its mode comes from the address, see page_of.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def connect(tracking: Tracking, uri: str) -> Any:

@@ -32,6 +32,15 @@ def tracking_uri(tracking: Tracking) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
+def page_of(tracking: Tracking, uri: str, site: str) -> str:
+    """The address of our experiment in the UI at `site`, in its "Model training" mode (the default is "GenAI")."""
+    from stillframe.fit.sending import connect
+
+    found = connect(tracking, uri).get_experiment_by_name(tracking.experiment)
+    place = f"experiments/{found.experiment_id}" if found else "experiments"
+    return f"{site}/#/{place}?workflowType=machine_learning"
+
+
 class NotSent(RuntimeError):
     """What the sending process met."""
 
