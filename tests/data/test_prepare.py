@@ -384,3 +384,18 @@ def test_memory_holds_no_pixels(class_folders, data, go, monkeypatch):
     assert not {"image", "thumb"} & set(verdict.frame.columns)
     monkeypatch.setattr(room, "BATCH", 3)
     assert max(len(chunk) for chunk in Split(go(folder, data()) / "train").arrow["image"].chunks) == 3
+
+
+def test_rows_without_a_split_follow_their_copies(class_folders, data, go):
+    """A table that names the test rows only: a copy of one of them joins it, and val is carved out of the rest."""
+    folder = class_folders({"a": 20, "b": 20})
+    shutil.copy(folder / "a/000.png", folder / "a/copy.png")
+    lines = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
+    named = ("a/000.png", "a/001.png", "b/000.png", "b/001.png")
+    text = "".join(f"{line},{'test' if line.startswith(named) else ''}\n" for line in lines)
+    (folder / "t.csv").write_text(f"path,label,split\n{text}")
+    out = go(folder, data(columns={"split": "split"}))
+    rows = table(out).set_index("id")["split"]
+    assert set(rows.index[rows == "test"]) == {*named, "a/copy.png"}
+    assert rows.value_counts().to_dict() == {"train": 28, "val": 8, "test": 5}
+    assert not quarantine(out / "quarantine.csv")

@@ -117,6 +117,16 @@ def test_csv_with_every_column(class_folders, data):
     assert listing.ignored == {"not listed in the table": 1}
 
 
+def test_an_empty_split_cell_leaves_the_choice(class_folders, data):
+    folder = class_folders({"i": 4})
+    (folder / "t.csv").write_text(
+        "path,label,split\ni/000.png,x,test\ni/001.png,y, \ni/002.png,x,\ni/002.png,x,val\ni/003.png,x,no\n"
+    )
+    rows = read_source(folder, data(columns={"split": "split"})).rows
+    assert [row.split for row in rows[:3]] == ["test", None, "val"]
+    assert [row.problem for row in rows] == ["", "", "", "split is not train, val or test: 'no'"]
+
+
 @pytest.mark.parametrize("suffix", [".tsv", ".parquet", ".csv"])
 def test_other_kinds_of_table(class_folders, data, suffix):
     folder = class_folders({"images": 2})

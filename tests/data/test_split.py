@@ -65,6 +65,20 @@ def test_given_splits_stay_and_what_is_missing_is_carved():
     assert (assign(only_val, seed=0, **FRACTIONS).value_counts()[["val", "test"]] == [40, 24]).all()
 
 
+def test_rows_without_a_split_are_dealt_out_and_groups_stay_whole():
+    """Test is named for some rows: they stay, their groups follow, and val is carved out of the rest."""
+    frame = rows({"a": 60, "b": 60}, group=lambda name, index: f"{name}{index // 3}")
+    frame.loc[frame["id"].isin(["a/0", "b/0", "b/30"]), "split"] = "test"
+    frame.loc[frame["id"].isin(["a/5", "b/5"]), "split"] = "train"
+    parts = assign(frame, seed=0, val_fraction=0.25, test_fraction=0.5)
+    assert sorted(frame["id"][parts == "test"]) == ["a/0", "a/1", "a/2", "b/0", "b/1", "b/2", "b/30", "b/31", "b/32"]
+    assert frame.assign(part=parts).groupby("group")["part"].nunique().max() == 1
+    assert 24 <= (parts == "val").sum() <= 30
+    frame.loc[frame["id"].isin(["a/7", "b/7"]), "split"] = "val"
+    parts = assign(frame, seed=0, val_fraction=0.25, test_fraction=0.5)
+    assert parts.value_counts().to_dict() == {"train": 105, "test": 9, "val": 6}
+
+
 @pytest.mark.parametrize(
     ("counts", "fractions", "message"),
     [

@@ -154,8 +154,11 @@ def _conflicts(frame: pd.DataFrame, data: Data) -> None:
 
 
 def _leaks(frame: pd.DataFrame) -> None:
-    """Of equal images in several given splits only those of one split stay: test before val before train."""
-    usable = frame[(frame["reason"] == "") & (frame["pixels"] != "")]
+    """Of equal images in several given splits only those of one split stay: test before val before train.
+
+    Those without a split are no leak: they will follow their copies.
+    """
+    usable = frame[(frame["reason"] == "") & (frame["pixels"] != "") & frame["split"].notna()]
     rank = usable["split"].map({"test": 0, "val": 1}).fillna(2)
     best = rank.groupby(usable["pixels"]).transform("min")
     for index in usable.index[rank > best]:

@@ -22,8 +22,9 @@ def assign(
 ) -> pd.Series[str]:
     """The split of every row.
 
-    Given splits stay. What is missing of val and test is carved out of the train (and unassigned) rows, each as its
-    fraction of those rows.
+    Given splits stay. A row without one goes where its group was put by name: to test, else to val. What is missing of
+    val and test is carved out of the train and the other unassigned rows, each as its fraction of those rows; where
+    both were given, the unassigned rows are train.
 
     Args:
         frame: columns id, name (class), group, split (given, or None).
@@ -63,7 +64,7 @@ def _dealt(frame: pd.DataFrame, split: pd.Series[str], seed: int, folds: int, fo
 
 
 def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: float) -> pd.Series[str]:
-    given = frame["split"]
+    given = _followed(frame)
     carve = {"test": test_fraction, "val": val_fraction}
     carve = {name: fraction for name, fraction in carve.items() if not (given == name).any()}
     for name, fraction in carve.items():
@@ -83,6 +84,13 @@ def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: 
         parts = _by_class(pool, seed, carve)
     out.loc[parts.index] = parts
     return out
+
+
+def _followed(frame: pd.DataFrame) -> pd.Series[str]:
+    """The given splits; rows without one join the test or val rows of their group, so that no group is torn apart."""
+    rank = frame["split"].map({"test": 0, "val": 1})
+    home = rank.groupby(frame["group"]).transform("min").map({0: "test", 1: "val"})
+    return frame["split"].where(frame["split"].notna() | home.isna(), home)
 
 
 def _key(seed: int, group: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,16 +129,16 @@ def _one(same: list[Row]) -> list[Row]:
     if len(labels) > 1 and not first.problem:
         words = " | ".join(labels)
         return [Row(first.id, words, first.split, first.group, problem=f"conflict: listed with the labels {words}")]
-    splits = sorted({str(row.split) for row in same})
+    splits = sorted({row.split for row in same if row.split})
     if len(splits) > 1 and not first.problem:
         return [Row(first.id, first.label, problem=f"split: listed in {' and '.join(splits)}")]
-    return [first]
+    return [replace(first, split=splits[0] if splits else None)]
 
 
 def _row(folder: Path, cells: dict[str, str], columns: Columns) -> Row:
     row_id, problem = _relative(folder, cells[columns.path])
     label = cells[columns.label].strip()
-    split = cells[columns.split].strip().lower() if columns.split else None
+    split = cells[columns.split].strip().lower() if columns.split else ""  # an empty cell: the splitter decides
     group = (cells[columns.group].strip() if columns.group else "") or None
     weight, weight_text = 1.0, cells[columns.weight] if columns.weight else "1"
     try:
@@ -149,7 +150,7 @@ def _row(folder: Path, cells: dict[str, str], columns: Columns) -> Row:
         weight = 1.0
     if not label:
         problem = problem or "label missing"
-    if split is not None and split not in SPLIT_NAMES:
+    if split and split not in SPLIT_NAMES:
         problem = problem or f"split is not train, val or test: {split!r}"
     given = SPLIT_NAMES.get(split) if split else None
     return Row(row_id, label, given, group, weight, {name: cells[name] for name in columns.slices}, problem)
