@@ -248,6 +248,45 @@ def test_workers_end_with_a_training_that_is_killed(workplace):
     assert not alive
 
 
+@pytest.mark.slow
+def test_workers_end_with_a_prediction_that_is_killed(here):
+    assert run(here) == 0
+    here.set("trainer.devices", 2)
+    process = here.start("validate")
+    children = []
+
+    def ready():
+        assert process.poll() is None, here.log()
+        children[:] = psutil.Process(process.pid).children(recursive=True)
+        return len(children) >= 2 and sum("spawn_main" in " ".join(child.cmdline()) for child in children) == 2
+
+    wait_until(ready)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+
+
+BUSY = """import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from stillframe.fit.launch import die_with_parent
+with ProcessPoolExecutor(2, get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
+    pool.submit(time.sleep, 600)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_busy_workers_end_with_a_parent_that_is_killed():
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as parent:
+        assert int(parent.stdout.readline()) > 0
+        children = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert len(gone) >= 2 and not alive
+
+
 HOLD = "import time; from stillframe.fit.lock import exclusive\nwith exclusive(): print(flush=True); time.sleep(600)"
 
 

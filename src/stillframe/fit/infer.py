@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stillframe.config import Trainer
 from stillframe.data.loader import InOrder, Rows
 from stillframe.data.store import Split
-from stillframe.fit.launch import keep_memory, processes
+from stillframe.fit.launch import die_with_parent, keep_memory, processes
 from stillframe.nets import weights
 from stillframe.nets.build import Net, NetSpec, rebuild
 from stillframe.paths import read_json
@@ -83,7 +83,8 @@ def predict_split(trained: Path, split: Path, trainer: Trainer, *, tta: str, bat
     if world == 1:
         parts = [_part(trained, split, trainer, tta, batch_size, 0, 1)]
     else:
-        with ProcessPoolExecutor(world, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(world, spawn, initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
             asked = [pool.submit(_part, trained, split, trainer, tta, batch_size, rank, world) for rank in range(world)]
             parts = [one.result() for one in asked]
     index_N = np.concatenate([index for index, _ in parts])

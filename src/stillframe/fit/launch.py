@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -50,8 +51,13 @@ def already_launched() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when `parent` (a pid) ends, by SIGKILL too. Linux only; elsewhere nothing."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before it could be watched
+        os._exit(128 + signal.SIGTERM)
 
 
 def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
@@ -70,7 +76,8 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
         *arguments,
     ]
     environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers)), **os.environ}
-    group = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent, env=environment)
+    bound = partial(die_with_parent, os.getpid())
+    group = subprocess.Popen(command, start_new_session=True, preexec_fn=bound, env=environment)
     asked: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
