@@ -86,6 +86,29 @@ def test_another_configuration_never_resumes(tmp_path):
     assert len(notes) == 1 and "optim.lr: 0.1 -> 0.2" in notes[0]
 
 
+def test_the_note_on_an_unfinished_training_is_one_short_line(tmp_path):
+    """After a pull nearly every code file differs; the parameters are what a reader looks for."""
+    code = {f"code:fit/{name}.py": 64 * "0" for name in "abcdefghij"}
+    before = {
+        **code,
+        "data:data/prepared/card.json": 64 * "1",
+        "optim.lr": 0.1,
+        "augment.online": ["x" * 500],
+        "seed": 0,
+    }
+    old, _ = open_slot(before, [], tmp_path)
+    old.last.write_bytes(b"state")
+    after = {key: 64 * "f" if ":" in key else 1 for key in before}
+    (note,) = open_slot(after, [], tmp_path)[1]
+    assert "\n" not in note and len(note) < 300 and 9 * "0" not in note
+    assert (
+        note.index("augment.online") < note.index("optim.lr: 0.1 -> 1") < note.index("seed") < note.index("and 11 more")
+    )
+    only = {**before, "data:data/prepared/card.json": 64 * "2", "code:fit/a.py": 64 * "f"}
+    note = next(note for note in open_slot(only, [], tmp_path)[1] if "2 of its inputs differ:" in note)
+    assert note.endswith("data:data/prepared/card.json: 11111111 -> 22222222, code:fit/a.py: 00000000 -> ffffffff")
+
+
 def test_a_difference_that_is_allowed_by_name_resumes(tmp_path):
     old, _ = open_slot({"optim.lr": 0.1, "seed": 0}, [], tmp_path)
     old.last.write_bytes(b"state")

@@ -19,6 +19,7 @@ from stillframe.paths import RESUME, read_json, replacing, write_json
 
 NEVER_MATTER = ("trainer.resume_anyway", "trainer.checkpoint_seconds", "tracking")
 BLOCKS, BLOCK = 64, 1 << 20
+SHOWN, WIDEST = 3, 40  # differences that a note names, and the characters of a value
 
 
 def _digest(path: Path) -> str:
@@ -48,9 +49,26 @@ def fingerprint(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _short(value: Any) -> str:
+    """A value as a line can hold it; a sha256 by its first 8 digits."""
+    if isinstance(value, str) and len(value) == 64:
+        return value[:8]
+    text = repr(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+
+
+def listed(changed: dict[str, str]) -> str:
+    """Differences in one line: how many, and the first few, parameters before data before code."""
+    order = sorted(changed, key=lambda key: (key.startswith("code:"), key.startswith("data:"), key))
+    shown = [f"{key}: {changed[key]}" for key in order[:SHOWN]]
+    more = [f"and {len(order) - SHOWN} more"] if len(order) > SHOWN else []
+    return f"{len(order)} of its inputs differ: {', '.join(shown + more)}"
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    """Key -> "old -> new" where two sets of inputs differ."""
-    return {key: f"{old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key)}
+    """Key -> "old -> new", shortened, where two sets of inputs differ."""
+    keys = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return {key: f"{_short(old.get(key))} -> {_short(new.get(key))}" for key in keys}
 
 
 @dataclass(frozen=True)
@@ -95,8 +113,7 @@ def open_slot(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -
                 return slot, [
                     f"resuming {slot.folder} although it differs in {', '.join(changed)}: trainer.resume_anyway"
                 ]
-            listed = "; ".join(f"{key}: {what}" for key, what in list(changed.items())[:5])
-            notes.append(f"an unfinished training in {slot.folder} is not resumed, it differs in {listed}")
+            notes.append(f"the unfinished training in {slot.folder} is not resumed, {listed(changed)}")
     own.folder.mkdir(parents=True, exist_ok=True)
     write_json(own.folder / "inputs.json", inputs)
     return own, notes
