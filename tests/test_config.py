@@ -12,6 +12,7 @@ import pytest
 from stillframe import composing, config
 
 ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,38 @@ def test_a_params_file_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not plain YAML"):
         config.read_params("seed", path=path)
     assert not mark.exists()
+
+
+UPSIDE_DOWN = [{"OneOf": {"transforms": [{"VerticalFlip": {"p": 0.5}}], "p": 0.3}}]
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "augment", "said"),
+    [
+        ("none", {"online": [{"D4": {"p": 1.0}}]}, "D4"),
+        ("mirror", {"online": UPSIDE_DOWN}, "VerticalFlip"),
+        ("none", {"online": [], "offline": [{"RandomRotate90": {}}]}, "RandomRotate90"),
+        ("none", {"online": [{"D4": {"p": 0}}, {"HorizontalFlip": {"p": 0.5}}]}, None),
+        ("d4", {"online": [{"D4": {"p": 1.0}}]}, None),
+    ],
+)
+def test_turning_what_has_an_up_is_warned_of(
+    composed: dict[str, Any], symmetry: str, augment: dict[str, Any], said: str | None
+) -> None:
+    values = changed(changed(composed, "data", symmetry=symmetry), "augment", **augment)
+    config.check_all(values, "here")
+    found = config.cautions(values)
+    assert len(found) == (said is not None)
+    for line in found:
+        assert f"({said})" in line and f"data.symmetry = {symmetry}" in line and "augment=upright" in line
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
+def test_our_own_experiments_mean_what_they_do(name: str) -> None:
+    assert config.cautions(composing.compose([f"experiment={name}"], CONF)) == []
+
+
+def test_a_folder_of_ones_own_does_not_take_the_turns_of_the_demo_in_silence() -> None:
+    own = ["data=folder", "data.path=/photos"]
+    assert len(config.cautions(composing.compose([*own, "augment=symmetric"], CONF))) == 1
+    assert config.cautions(composing.compose([*own, "augment=upright"], CONF)) == []

@@ -43,7 +43,7 @@ def use(args: argparse.Namespace) -> int:
 
 def compose(args: argparse.Namespace) -> int:
     """Write params.yaml from conf/, or check that it is up to date."""
-    from stillframe import composing
+    from stillframe import composing, config
     from stillframe.stages.compose import link_source, stale
 
     if args.check:
@@ -56,6 +56,8 @@ def compose(args: argparse.Namespace) -> int:
     changed = composing.write(values)
     link_source(values["data"]["path"])
     print(f"{PARAMS}: {len(changed)} changed")
+    for caution in config.cautions(values):
+        print(f"warning: {caution}", file=sys.stderr)
     if args.overrides:
         print(
             f"warning: the next `dvc repro` restores what conf/ says. To run the DAG with these overrides: "

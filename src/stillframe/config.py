@@ -23,6 +23,7 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 Fraction = Field(ge=0.0, lt=1.0)
 Positive = Field(gt=0)
 AtLeast0 = Field(ge=0)
+TURNING = {"D4", "SquareSymmetry", "VerticalFlip", "RandomRotate90", "Transpose"}  # up does not stay up
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -310,6 +311,33 @@ def check_all(values: dict[str, Any], origin: str) -> None:
             faults.append(str(error))
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def _named(policy: list[Any]) -> set[str]:
+    """The transforms of a policy that can come to pass, those inside OneOf and its kin included."""
+    found: set[str] = set()
+    for entry in policy:
+        for name, arguments in entry.items():
+            if arguments.get("p") != 0:
+                found |= {name} | _named(arguments.get("transforms") or [])
+    return found
+
+
+def cautions(values: dict[str, Any]) -> list[str]:
+    """What a checked configuration permits and hardly anybody means, one line each.
+
+    So far: a policy that turns pictures upside down, for data that do not say that they have no up and no down. It is
+    what `data=folder` inherits from the demo when no `augment` is named with it.
+    """
+    data, augment = values["data"], values["augment"]
+    turning = sorted(_named(augment["offline"] + augment["online"]) & TURNING)
+    if not turning or data["symmetry"] == "d4":
+        return []
+    return [
+        f"augment = {augment['name']} turns images upside down ({', '.join(turning)}), but data.symmetry = "
+        f"{data['symmetry']} of {data['name']}: take augment=upright, or, where an image has no up and no down, "
+        "data.symmetry=d4"
+    ]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

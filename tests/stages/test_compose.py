@@ -87,6 +87,14 @@ def test_an_experiment_of_dvc_is_checked(project: Path, monkeypatch: pytest.Monk
         stage.run()
 
 
+def test_a_policy_that_turns_upright_images_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.run()
+    assert "warning" not in capsys.readouterr().err
+    edit(project / "conf/data/elpv.yaml", "symmetry: d4", "symmetry: none")
+    stage.run()
+    assert "warning: augment = symmetric turns images upside down (D4)" in capsys.readouterr().err
+
+
 def test_no_state_is_left_in_hydra(project: Path) -> None:
     from hydra.core.global_hydra import GlobalHydra
 

@@ -58,6 +58,8 @@ def run(*, conf: Path = CONF, params: Path = PARAMS, note: Path = SOURCE_NOTE) -
     else:
         values = composing.compose([], conf)
         composing.write(values, params)
+    for caution in config.cautions(values):
+        print(f"warning: {caution}", file=sys.stderr)
     link_source(values["data"]["path"], params.parent / note.with_name(SOURCE.name))
 
 
