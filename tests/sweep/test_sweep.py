@@ -20,7 +20,7 @@ import pytest
 from door import checkout, commit, environment, photographs, shell
 from stillframe.sweep import store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 QUICK = ["trainer.max_epochs=1", "sweep.until=validate", "sweep.name=made"]
 
 
@@ -46,7 +46,7 @@ class Project:
     def sweep(self, *words: str, code: int = 0, env: dict[str, str] | None = None) -> str:
         process = self.start(*words, env=env)
         try:
-            assert process.wait(timeout=280) == code, self.said()
+            assert process.wait(timeout=500) == code, self.said()
         finally:
             end(process)
         return self.said()
@@ -84,7 +84,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until(ready: Callable[[], bool], said: Callable[[], str], limit_s: float = 150) -> None:
+def wait_until(ready: Callable[[], bool], said: Callable[[], str], limit_s: float = 300) -> None:
     deadline = time.monotonic() + limit_s
     while not ready():
         assert time.monotonic() < deadline, said()
@@ -214,7 +214,7 @@ def test_killed_and_the_same_command_again(project: Project, whom: str) -> None:
         wait_until(lambda: not project.processes(), project.said)
     else:
         training(project)[0].kill()
-        assert process.wait(timeout=200) == 1, project.said()
+        assert process.wait(timeout=400) == 1, project.said()
         assert sorted(project.states()) == ["failed", "finished"]
     done = {trial.number: trial.started for trial in project.trials() if trial.state == "finished"}
     project.sweep(*words)
