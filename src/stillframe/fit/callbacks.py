@@ -15,6 +15,8 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EMAWeightAveraging
 from torch import nn
 
+from stillframe.config import nearest
+from stillframe.fit import pruning
 from stillframe.fit.resume import Slot
 from stillframe.fit.tracking import Record
 from stillframe.nets import weights
@@ -32,6 +34,10 @@ class Stopped(BaseException):
     def exit_code(self) -> int:
         """128 + signal, as shells count: 143 for SIGTERM, 130 for SIGINT. DVC records nothing then."""
         return 128 + self.signum
+
+
+class Pruned(BaseException):
+    """The search's pruner ended the training; the message says why."""
 
 
 class Resumable(Checkpoint):
@@ -92,6 +98,44 @@ class Resumable(Checkpoint):
         lost = not all(bool(value.isfinite().all()) for value in values)
         if not self._any(trainer, pl_module, int(lost)):
             trainer.save_checkpoint(self.slot.last)
+
+
+class Pruning(Checkpoint):
+    """Tells the search of each epoch, and ends a training that its pruner gives up.
+
+    A `Checkpoint` that stands before `Resumable`: a pruned epoch is in the history, and no state is saved after it.
+    """
+
+    def __init__(self, slot: Slot, asks: pruning.Asks) -> None:
+        self.slot, self.metric = slot, asks.metric
+        self.judge: pruning.Judge | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Rank 0 asks, all ranks follow. The last epoch is only told: there is nothing left to save.
+
+        Raises:
+            ValueError: the objective is not measured in training. Pruned: the pruner says so.
+        """
+        if self.metric not in trainer.callback_metrics:
+            known = nearest(self.metric, [name for name in trainer.callback_metrics if name.startswith("val/")])
+            raise ValueError(f"hydra.sweeper.pruner: {self.metric} is not measured after each epoch: {known}")
+        done, last = trainer.current_epoch + 1, trainer.max_epochs or 0
+        value = float(trainer.callback_metrics[self.metric])
+        why = f"after {done} of {last} epochs, {self.metric} {value:.4f}"
+        stop = trainer.is_global_zero and not self._worth(done, value) and done < last
+        if stop:
+            self.slot.last.unlink(missing_ok=True)
+            pruning.leave(why)
+        if Resumable._any(trainer, pl_module, int(stop)):
+            raise Pruned(why)
+
+    def _worth(self, done: int, value: float) -> bool:
+        try:
+            self.judge = self.judge or pruning.judge()
+            return self.judge.worth(done, value)
+        except Exception as error:  # whatever a database does, the training goes on
+            print(f"the search could not be asked: {type(error).__name__}: {error}", file=sys.stderr)
+            return True
 
 
 class Average(EMAWeightAveraging):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -20,8 +21,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from stillframe import config
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
 from stillframe.data.online import make_online
-from stillframe.fit import probe
-from stillframe.fit.callbacks import Average, Best, History, Resumable, Stopped
+from stillframe.fit import probe, pruning
+from stillframe.fit.callbacks import Average, Best, History, Pruned, Pruning, Resumable, Stopped
 from stillframe.fit.launch import keep_memory
 from stillframe.fit.module import Fit, NonFiniteLoss
 from stillframe.fit.outputs import open_record, write_outputs
@@ -120,6 +121,8 @@ class Training:
         self.task.check_metric(self.plan.trainer.monitor, self.card)
         if self.plan.trainer.early_stopping is not None:
             self.task.check_metric(self.plan.trainer.early_stopping.metric, self.card)
+        if (asks := pruning.asks()) is not None:
+            self.task.check_metric(asks.metric.removeprefix("val/"), self.card)
 
     def _inputs(self) -> dict[str, Any]:
         plan = self.plan
@@ -165,6 +168,8 @@ class Training:
         )
         stop = self.plan.trainer.early_stopping
         module.watched = {f"val/{self.plan.trainer.monitor}", f"val/{stop.metric if stop else 'loss'}"}
+        if (asks := pruning.asks()) is not None:
+            module.watched.add(asks.metric)
         module.batch_size = batch_size
         steps = -(-len(self._order(batch_size, module)) // self.plan.optim.accumulate)
         module.total_steps = steps * self.plan.trainer.max_epochs
@@ -283,6 +288,8 @@ def _callbacks(training: Training, record: Record | None) -> tuple[list[pl.Callb
             )
         )
     callbacks.append(History(slot.folder / "history.csv", record, plan.trainer.max_epochs))
+    if (asks := pruning.asks()) is not None:
+        callbacks.append(Pruning(slot, asks))
     callbacks.append(Resumable(slot, plan.trainer.checkpoint_seconds))
     return callbacks, best
 
@@ -292,7 +299,7 @@ def run(plan: Plan) -> None:
 
     Raises:
         ValueError: something is wrong with the plan or its data. NonFiniteLoss: the loss went off.
-        Stopped: a signal asked to stop; the state is kept.
+        Stopped: a signal asked to stop; the state is kept. Pruned: the search gave it up; nothing is kept.
     """
     training = Training(plan)
     for note in training.notes if training.rank == 0 else []:
@@ -308,8 +315,10 @@ def run(plan: Plan) -> None:
     except BaseException as problem:
         if record is not None:
             record.tags({"stillframe.problem": f"{type(problem).__name__}: {problem}"[:500]})
-            record.status("KILLED" if isinstance(problem, Stopped) else "FAILED")
+            record.status("KILLED" if isinstance(problem, Stopped | Pruned) else "FAILED")
             record.close()
+        if training.rank == 0 and isinstance(problem, Pruned):
+            shutil.rmtree(training.slot.folder)
         raise
 
 

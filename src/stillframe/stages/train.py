@@ -29,7 +29,7 @@ def run(
     augmented: Path = AUGMENTED,
     trained: Path = TRAIN,
 ) -> int:
-    """Train and write `trained`. Returns the exit code: 0, or 143 and its kin when a signal asked to stop."""
+    """Train and write `trained`. Returns 0, 143 and its kin when a signal asked to stop, 1 when a search pruned it."""
     workers = launch.processes(trainer)
     if workers > 1 and not launch.already_launched():
         from stillframe.fit.lock import exclusive
@@ -40,7 +40,7 @@ def run(
             print(f"stopped by signal {code - 128}; `dvc repro` resumes", file=sys.stderr)
         return code
     from stillframe.fit import loop
-    from stillframe.fit.callbacks import Stopped
+    from stillframe.fit.callbacks import Pruned, Stopped
 
     plan = loop.Plan(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
     try:
@@ -54,6 +54,9 @@ def run(
     except Stopped as stopped:
         print(f"stopped by signal {stopped.signum}; `dvc repro` resumes", file=sys.stderr)
         return stopped.exit_code
+    except Pruned as pruned:
+        print(f"pruned {pruned}", file=sys.stderr)
+        return 1
     return 0
 
 

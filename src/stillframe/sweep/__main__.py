@@ -10,17 +10,19 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillframe.fit.launch import visible_gpus
 from stillframe.paths import CONF
 from stillframe.sweep import live, settings, snapshot, trial
 from stillframe.sweep.record import Parent
-from stillframe.sweep.settings import Settings
+from stillframe.sweep.settings import MANY, Settings
 from stillframe.sweep.store import Sweep
 
+if TYPE_CHECKING:
+    from stillframe.sweep.search import Plan
+
 ASK = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
-MANY = 64  # slots for a launcher that decides itself how many trials run at once
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +38,9 @@ def main(arguments: list[str]) -> int:
         hydra(arguments)
         return 0
     values = compose(words)
-    sweep = open_sweep(settings.build(values), values, words)
+    given = settings.build(values)
+    planned = plan_search(values, words, given)
+    sweep = open_sweep(given, values, words)
     extra = [f"hydra.sweep.dir={_quoted(sweep.folder)}", f"+hydra.job.env_set.{trial.FOLDER}={_quoted(sweep.folder)}"]
     parent = Parent(sweep, values)
     sweep = sweep.write(parent_run=parent.open(), state="running")
@@ -45,7 +49,9 @@ def main(arguments: list[str]) -> int:
     state, before = "failed", len(sweep.trials())
     print(f"sweep {sweep.facts['name']} in {sweep.folder}" + (f": goes on after {before} trials" if before else ""))
     try:
-        with live.Watch(sweep, count(words)):
+        if planned is not None:
+            planned.check_storage(sweep)
+        with live.Watch(sweep, planned.trials if planned is not None else count(words)):
             hydra(["-m", *words, *extra])
             trial.complete_best(sweep)
         state = "finished"
@@ -91,29 +97,55 @@ def compose(words: list[str]) -> dict[str, Any]:
             values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         own = [word for word in words if not word.lstrip("+~").startswith(("sweep.", "seeds", "folds", "hydra"))]
-        raise ValueError(explain(own) or f"{CONF}/ does not compose: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            explain(own) or unknown_key(words) or f"{CONF}/ does not compose: {' '.join(str(error).split())}"
+        ) from None
     return {**values, "hydra": {**tools, "choices": choices}}
 
 
 def parse(words: list[str]) -> list[tuple[str, list[str]]]:
     """Each override with its choices; [] when it has a single value (ValueError: not in Hydra's grammar)."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
-    out = []
+    out: list[tuple[str, list[str]]] = []
     for word in words:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException as error:
             raise ValueError(f"{word}: not an override in Hydra's grammar: {' '.join(str(error).split())}") from None
-        listed = override.is_sweep_override() and override.is_discrete_sweep()
-        choices = list(override.sweep_string_iterator()) if listed else []
+        value: Any = override.value()
+        if isinstance(value, Glob):  # Hydra reads the folder only when it composes
+            options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
+            choices = list(value.filter(options))
+        else:
+            listed = override.is_sweep_override() and override.is_discrete_sweep()
+            choices = list(override.sweep_string_iterator()) if listed else []
         out.append((word, choices or (["..."] if override.is_sweep_override() else [])))
     return out
 
 
+def plan_search(values: dict[str, Any], words: list[str], given: Settings) -> Plan | None:
+    """The checked plan of an adaptive search; None: Hydra's own sweeper runs a grid (ValueError: what is wrong)."""
+    if not str(values["hydra"]["sweeper"]["_target_"]).startswith("hydra_plugins.stillframe_search"):
+        return None
+    from stillframe.sweep import search
+
+    return search.plan(values["hydra"]["sweeper"], words, given.objectives)
+
+
+def unknown_key(words: list[str]) -> str:
+    """Which `hydra.sweeper` key is unknown; "" when none is, or none is meant."""
+    if not any(word.startswith("hydra/sweeper=") for word in words):
+        return ""
+    from stillframe.sweep import search
+
+    return search.explain(words)
+
+
 def count(words: list[str]) -> int | None:
-    """Trials of a grid; None where a search decides."""
+    """Trials of a grid; None where a sweeper of the user's decides."""
     if any("hydra/sweeper" in word for word in words):
         return None
     total = 1

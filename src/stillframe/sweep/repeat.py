@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stillframe import composing
+from stillframe.fit.pruning import PRUNED
 from stillframe.paths import EVALUATE, PARAMS, SOURCE, TRAIN, VALIDATE, read_json
 from stillframe.stages.compose import link_source
 from stillframe.sweep import record
@@ -28,7 +29,6 @@ KEPT = {  # file of the slot -> its name beside the trial
     TRAIN / "history.csv": "history.csv",
     PARAMS: "params.yaml",
 }
-PRUNED = Path("artifacts/pruned.json")  # left by a training that the search ended
 
 
 class Failed(Exception):

@@ -15,6 +15,7 @@ from stillframe.measure.scores import higher_is_better
 from stillframe.paths import CONF
 
 COSTS = ("train/seconds", "train/parameters")  # besides val/<metric>: what an objective may be
+MANY = 64  # slots for a launcher that decides itself how many trials run at once
 OWN = ("sweep", "seeds", "folds")  # keys of conf/sweep.yaml that are no parameters of the DAG
 
 
@@ -86,7 +87,8 @@ def default_name(overrides: list[str], tree: str) -> str:
 
     What only says how fast or how long (hydra/launcher, the number of trials, time, parallel) does not count.
     """
-    passing = ("hydra/launcher", "hydra.launcher", "hydra.sweeper.trials", "hydra.sweeper.timeout_s", "sweep.parallel")
+    sweeper = tuple(f"hydra.sweeper.{key}" for key in ("trials", "timeout_s", "batch"))
+    passing = ("hydra/launcher", "hydra.launcher", "sweep.parallel", *sweeper)
     counted = sorted(override for override in overrides if not override.lstrip("+").startswith(passing))
     return hashlib.sha256(json.dumps([counted, tree]).encode()).hexdigest()[:8]
 

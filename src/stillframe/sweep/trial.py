@@ -15,13 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from stillframe import config
+from stillframe.fit.pruning import SEARCH
 from stillframe.sweep import repeat as one_repeat
 from stillframe.sweep.settings import OWN
 from stillframe.sweep.slot import take
 from stillframe.sweep.store import DONE, Repeat, Sweep, Trial
 
 FOLDER = "STILLFRAME_SWEEP"  # environment variable: the sweep's folder
-SEARCH = "STILLFRAME_SEARCH"  # environment variable of the stages: where a training asks whether it is worth going on
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
