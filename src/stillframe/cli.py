@@ -135,6 +135,16 @@ def sync(args: argparse.Namespace) -> int:
     return int(any(left for _, left in done.values()))
 
 
+def compare(args: argparse.Namespace) -> int:
+    """One page about a sweep: who leads, by how much beyond chance, at what cost, and where they disagree."""
+    from stillframe.sweep import review
+
+    page, *rest = review.pictures(review.find(args.sweep))
+    print(page)
+    print("beside it:  " + ", ".join(path.name for path in rest))
+    return 0
+
+
 def dag(args: argparse.Namespace) -> int:
     """Write or check the code dependencies in dvc.yaml."""
     from stillframe import dag as generator
@@ -166,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, scores, report, ui, sync, dag):
+    for function in (check, use, compose, scores, report, compare, ui, sync, dag):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
@@ -182,6 +192,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("overrides", nargs="*", help="in Hydra's grammar: model=resnet18 optim.lr=3e-4")
         if function in (compose, dag):
             command.add_argument("--check", action="store_true", help="only say whether it is up to date (exit 1: no)")
+        if function is compare:
+            command.add_argument("sweep", nargs="?", help="name or folder of a sweep; without it the newest")
         if function is ui:
             command.add_argument("--host", default="127.0.0.1")
             command.add_argument("--port", type=int, default=5000)

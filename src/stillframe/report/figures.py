@@ -68,7 +68,9 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorates a function that draws: in the house's style, with no change to matplotlib's own settings."""
+
     @wraps(draw)
     def inside(*arguments: Any, **options: Any) -> Figure:
         with _style():
@@ -91,21 +93,23 @@ def short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
-def _percent(axis: Any) -> None:
+def percent_axis(axis: Any) -> None:
+    """Shares on an axis as per cent."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 
 @contextmanager
-def _panel(axes: Axes, title: str, x: str, y: str) -> Iterator[Axes]:
+def panel(axes: Axes, title: str, x: str, y: str) -> Iterator[Axes]:
+    """Axes with a title and labels."""
     yield axes
     axes.set_title(title, pad=9)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
 
 
-@_styled
+@styled
 def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
     """Loss, validation scores and learning rate by epoch (from 1), as far as history.csv has them."""
     from matplotlib.ticker import MaxNLocator
@@ -119,7 +123,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     figure = Figure(figsize=(4.0 * max(1, len(panels)), 3.1), layout="constrained")
     for at, (title, columns) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), at + 1)
-        with _panel(axes, title, "epoch", ""):
+        with panel(axes, title, "epoch", ""):
             for number, column in enumerate(columns):
                 line = history[["epoch", column]].dropna()
                 axes.plot(
@@ -133,7 +137,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
                 )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
             if title.startswith("Scores"):
-                _percent(axes.yaxis)
+                percent_axis(axes.yaxis)
             if best_epoch is not None:
                 axes.axvline(best_epoch + 1, color="#8b949e", linewidth=1, linestyle=":", label="epoch that was kept")
             if title != "Learning rate" or len(columns) > 1:
@@ -141,7 +145,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
     return figure
 
 
-@_styled
+@styled
 def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str]) -> Figure:
     """Colour: share of each actual class (rows). Numbers: counts, and the share while there is room."""
     count = len(classes)
@@ -173,7 +177,7 @@ def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str]) ->
     bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=28)
     bar.outline.set_visible(False)
     bar.set_label("share of the actual class")
-    _percent(bar.ax.yaxis)
+    percent_axis(bar.ax.yaxis)
     return figure
 
 
@@ -194,22 +198,22 @@ def _curves(axes: Axes, points: pd.DataFrame, order: Sequence[str]) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
 
 
-@_styled
+@styled
 def roc_and_pr(roc: pd.DataFrame, pr: pd.DataFrame, order: Sequence[str]) -> Figure:
     """ROC and precision-recall curves; the first classes of `order` get a colour of their own."""
     figure = Figure(figsize=(9.4, 4.3), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     left.plot([0, 1], [0, 1], color="#8b949e", linewidth=1, linestyle=":")
-    with _panel(left, "ROC, each class against the rest", "false positive rate", "true positive rate"):
+    with panel(left, "ROC, each class against the rest", "false positive rate", "true positive rate"):
         _curves(left, roc, order)
-    with _panel(right, "Precision and recall", "recall", "precision"):
+    with panel(right, "Precision and recall", "recall", "precision"):
         _curves(right, pr, order)
     handles, labels = left.get_legend_handles_labels()  # drawn last to first: the strong lines lie on top
     left.legend(handles[::-1], labels[::-1], loc="lower right")  # for both panels
     return figure
 
 
-@_styled
+@styled
 def reliability(table: pd.DataFrame) -> Figure:
     """Accuracy by confidence, before and after calibration; below, how many answers have that confidence."""
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
@@ -222,16 +226,16 @@ def reliability(table: pd.DataFrame) -> Figure:
         style = {"color": COLOURS[1 - at], "label": f"{stage} calibration"}
         upper.plot(part["confidence"], part["accuracy"], ("s--", "o-")[at], markersize=4.5, **style)
         lower.bar(part["confidence"] + (at - 0.5) * width, part["count"], width=width, color=COLOURS[1 - at])
-    with _panel(upper, "Does 80 % confident mean right in 80 %?", "", "share that is right"):
+    with panel(upper, "Does 80 % confident mean right in 80 %?", "", "share that is right"):
         upper.set(xlim=(0, 1), ylim=(0, 1.02))
         upper.legend(loc="upper left")
-        _percent(upper.yaxis)
+        percent_axis(upper.yaxis)
     lower.set(xlabel="confidence", ylabel="images")
-    _percent(lower.xaxis)
+    percent_axis(lower.xaxis)
     return figure
 
 
-@_styled
+@styled
 def per_class_bars(table: pd.DataFrame) -> Figure:
     """Precision, recall and F1 of each class with intervals; of many classes those with the lowest F1."""
     rows = table.sort_values("f1", na_position="last").head(MOST_BARS) if len(table) > MOST_BARS else table
@@ -261,7 +265,7 @@ def per_class_bars(table: pd.DataFrame) -> Figure:
     axes.set_yticks(place, [short(str(name)) for name in rows["class"]])
     axes.set(xlim=(0, 1.02), ylim=(-0.6, len(rows) - 0.4))
     axes.grid(False, axis="y")
-    _percent(axes.xaxis)
+    percent_axis(axes.xaxis)
     title = "Scores of each class, with 95 % intervals"
     axes.set_title(title if len(rows) == len(table) else f"The {len(rows)} classes with the lowest F1", pad=9)
     handles, labels = axes.get_legend_handles_labels()
@@ -269,7 +273,7 @@ def per_class_bars(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def class_balance(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> Figure:
     """Images of each class in each split; of many classes the largest."""
     total = {name: sum(split.get(name, 0) for split in counts.values()) for name in classes}

@@ -59,8 +59,19 @@ def main(arguments: list[str]) -> int:
         state = "stopped"
     finally:
         sweep = sweep.write(state=state, ended=time.time())
-        parent.close(state, sweep.trials(), [])
+        parent.close(state, sweep.trials(), pictures(sweep))
     return tell(sweep, state)
+
+
+def pictures(sweep: Sweep) -> list[Path]:
+    """The page and the pictures for the parent run; whatever goes wrong with them, the sweep is not lost."""
+    try:
+        from stillframe.sweep import review
+
+        return review.pictures(sweep)
+    except Exception as error:
+        print(f"no compare.html: {type(error).__name__}: {error}", file=sys.stderr)
+        return []
 
 
 def hydra(words: list[str]) -> None:
@@ -256,6 +267,8 @@ def tell(sweep: Sweep, state: str) -> int:
     """Print how the sweep ended; the exit code."""
     trials = sweep.trials()
     print(live.summary(trials, sweep, len(trials), 0.0))
+    if (sweep.folder / "compare.html").exists():
+        print(f"compare them:  {sweep.folder / 'compare.html'}")
     best = sweep.best()
     if best is not None:
         print(f"best setting:  {' '.join(best.overrides)}")

@@ -1,0 +1,159 @@
+"""`stillframe compare`: one HTML page a person can decide from."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stillframe.measure.compare import SAME, UNKNOWN, WORSE
+from stillframe.report import page as report_page
+from stillframe.report import words as report_words
+from stillframe.sweep import compare_words as words
+from stillframe.sweep.candidates import BEST, Candidate, Findings
+from stillframe.sweep.compare_figures import title_of
+from stillframe.sweep.disagreement import Disagreement
+from stillframe.sweep.store import Trial
+
+HERE = Path(__file__).parent
+MOST_ROWS = 50
+MOOD = {BEST: "good", SAME: "same", WORSE: "bad", UNKNOWN: "doubt"}
+
+
+def render(findings: Findings, apart: Disagreement, drawn: dict[str, str], shares_note: str) -> str:
+    """The page as HTML.
+
+    Args:
+        findings: of the sweep.
+        apart: where the leading candidates differ.
+        drawn: name of a figure -> data URI; one that is missing is left out.
+        shares_note: why there are no importances, or a caution; "" for neither.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": report_words.percent}
+    style = (report_page.HERE / "page.css").read_text(encoding="utf-8") + (HERE / "compare.css").read_text("utf-8")
+    mood, verdict = words.verdict(findings)
+    facts = findings.sweep.facts
+    best = findings.ranked[0] if findings.ranked else None
+    return environment.get_template("compare.html").render(
+        css=Markup(style),
+        title=f"sweep {facts['name']}: {words.headline(findings)}",
+        facts=facts,
+        headline=words.headline(findings),
+        mood=mood,
+        verdict=verdict,
+        cheapest=words.cheapest(findings),
+        notes=words.notes(findings),
+        tiles=_tiles(findings),
+        objective=title_of(findings.objective),
+        tested=title_of(tested(findings)),
+        rows=[_row(one, findings) for one in findings.ranked[:MOST_ROWS]],
+        more=max(0, len(findings.ranked) - MOST_ROWS),
+        repeats=facts["repeats"],
+        common=findings.common,
+        drawn=drawn,
+        shares_note=shares_note,
+        apart=apart,
+        pairs=[_pair(one, pair) for one, pair in zip(apart.top[1:], apart.pairs, strict=False)],
+        best=None if best is None else best.trial,
+        others=[_other(trial, findings) for trial in findings.others],
+        command=facts["command"],
+        when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])),
+    )
+
+
+def tested(findings: Findings) -> str:
+    """The test score that is shown beside the objective: the same one, or accuracy beside a cost."""
+    split, _, name = findings.objective.partition("/")
+    return f"test/{name}" if split == "val" else "test/accuracy"
+
+
+def _tiles(findings: Findings) -> list[dict[str, str]]:
+    """The figures at the top."""
+    counts = pd.Series([trial.state for trial in findings.trials], dtype=str).value_counts()
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    tiles = [{"title": "Settings", "value": str(len(findings.trials)), "note": states}]
+    if findings.ranked:
+        best = findings.ranked[0]
+        inside = words.spread(findings.objective, best.score)
+        score = words.shown(findings.objective, best.score.mean)
+        tiles.append({"title": "Best score", "value": score, "note": f"95 %: {inside}" if inside != "–" else ""})
+        size = best.trial.mean("train/parameters")
+        tiles.append({"title": "Its parameters", "value": words.shown("train/parameters", size), "note": ""})
+        seconds = best.trial.mean("train/seconds")
+        tiles.append(
+            {"title": "Its training", "value": words.shown("train/seconds", seconds), "note": "mean of its runs"}
+        )
+    spent = sum(one.seconds for trial in findings.trials for one in trial.repeats)
+    tiles.append({"title": "All runs together", "value": report_words.duration(spent), "note": "DAG, wall time"})
+    return tiles
+
+
+def _row(one: Candidate, findings: Findings) -> dict[str, Any]:
+    """A row of the leaderboard."""
+    trial, name, test = one.trial, findings.objective, tested(findings)
+    shown = {
+        "rank": one.rank,
+        "trial": trial.number,
+        "setting": findings.setting(trial.number),
+        "score": words.shown(name, one.score.mean),
+        "deviation": words.deviation(name, one.score),
+        "interval": words.spread(name, one.score),
+        "gap": words.gap(name, one.gap),
+        "how": "" if one.gap is None else one.gap.how,
+        "verdict": one.verdict,
+        "mood": MOOD[one.verdict],
+        "test": words.shown(test, trial.mean(test)),
+        "fronts": one.fronts,
+        "others": [words.shown(other, trial.mean(other)) for other in findings.sweep.objectives[1:]],
+    }
+    for cost in ("train/seconds", "train/parameters"):
+        shown[cost.partition("/")[2]] = words.shown(cost, trial.mean(cost))
+    return shown
+
+
+def _pair(one: Candidate, counts: dict[str, int]) -> dict[str, Any]:
+    return {"trial": one.trial.number, **counts}
+
+
+def _other(trial: Trial, findings: Findings) -> dict[str, Any]:
+    """A row of those that did not finish."""
+    last = trial.error.strip().splitlines()[-1] if trial.error.strip() else ""
+    logs = [findings.sweep.place(trial.number) / f"r{one.repeat}" / "log.txt" for one in trial.repeats]
+    logs = [path for path in logs if path.exists()]
+    place = str(logs[-1].relative_to(findings.sweep.folder)) if logs else ""
+    setting = findings.setting(trial.number)
+    return {"trial": trial.number, "state": trial.state, "setting": setting, "error": last, "log": place}
+
+
+def table(findings: Findings) -> pd.DataFrame:
+    """All trials with all that was measured of them, for table.csv."""
+    rows = []
+    places = {one.trial.number: one for one in findings.ranked}
+    for trial in sorted(
+        findings.trials,
+        key=lambda trial: (places[trial.number].rank if trial.number in places else math.inf, trial.number),
+    ):
+        one = places.get(trial.number)
+        row: dict[str, Any] = {"rank": one.rank if one else None, "trial": trial.number, "state": trial.state}
+        row |= {axis.key: axis.values.get(trial.number) for axis in findings.axes}
+        if one is not None:
+            score, gap = one.score, one.gap
+            row |= {"repeats": score.count, findings.objective: score.mean, "deviation": score.deviation}
+            row |= {"low": score.low, "high": score.high, "verdict": one.verdict}
+            row |= {"gap": gap.mean, "gap_low": gap.low, "gap_high": gap.high} if gap else {}
+        names = sorted({name for run in trial.repeats for name in run.metrics if name.count("/") == 1})
+        row |= {name: trial.mean(name) for name in names}
+        last = trial.error.strip().splitlines()[-1:] or [""]
+        row |= {"seconds": trial.seconds, "error": last[0]}
+        row |= {"experiments": " ".join(str(run.experiment) for run in trial.repeats)}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,137 @@
+"""The sentences of a sweep's page."""
+
+from __future__ import annotations
+
+import math
+
+from stillframe.measure.compare import SAME, UNKNOWN, WORSE, Difference, Spread
+from stillframe.report import words
+from stillframe.sweep.candidates import Candidate, Findings, is_share
+from stillframe.sweep.compare_figures import title_of
+
+FEW_REPEATS = 4
+
+
+def shown(objective: str, value: float | None) -> str:
+    """A score or cost as text; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if objective == "train/parameters":
+        return f"{value:,.0f}"
+    return words.duration(value) if objective == "train/seconds" else words.shown(value, is_share(objective))
+
+
+def spread(objective: str, given: Spread) -> str:
+    """Its 95 % interval."""
+    if not math.isfinite(given.low):
+        return "–"
+    if is_share(objective) or objective.startswith("val/"):
+        return words.interval((given.low, given.high), is_share(objective))
+    return f"{shown(objective, given.low)} to {shown(objective, given.high)}"
+
+
+def deviation(objective: str, given: Spread) -> str:
+    """The standard deviation over the repeats, "" for a single one."""
+    if not math.isfinite(given.deviation):
+        return ""
+    return f"± {100 * given.deviation:.1f}" if is_share(objective) else f"± {given.deviation:.3g}"
+
+
+def gap(objective: str, given: Difference | None) -> str:
+    """A difference with its interval: "−2.1 [−3.0, −1.2]", in points where scores are percentages."""
+    if given is None or math.isnan(given.mean):
+        return "–"
+    scale, digits = (100.0, 1) if is_share(objective) else (1.0, 0 if objective == "train/parameters" else 3)
+
+    def one(value: float) -> str:
+        return f"{scale * value:+,.{digits}f}".replace("-", "−")
+
+    inside = f" [{one(given.low)}, {one(given.high)}]" if math.isfinite(given.low) else ""
+    return one(given.mean) + inside
+
+
+def headline(findings: Findings) -> str:
+    """The outcome in one sentence."""
+    if not findings.ranked:
+        return "No trial of this sweep has finished."
+    best, repeats = findings.ranked[0], findings.sweep.facts["repeats"]
+    inside = spread(findings.objective, best.score)
+    told = f" (95 %: {inside})" if inside != "–" else ""
+    runs = f", mean of {best.score.count} runs" if repeats > 1 else ""
+    return (
+        f"Best of {len(findings.ranked)}: trial {best.trial.number}, {findings.setting(best.trial.number)}: "
+        f"{title_of(findings.objective)} {shown(findings.objective, best.score.mean)}{told}{runs}."
+    )
+
+
+def verdict(findings: Findings) -> tuple[str, str]:
+    """("good" | "doubt", how far the lead can be trusted)."""
+    others = findings.ranked[1:]
+    if not findings.ranked:
+        return "bad", "There is nothing to choose from: see why below."
+    if not others:
+        return "doubt", "There is no other finished trial to compare it with."
+    count = {kind: sum(one.verdict == kind for one in others) for kind in (WORSE, SAME, UNKNOWN)}
+    if count[WORSE] == len(others):
+        return "good", "Better than every other finished setting, beyond chance."
+    text = f"Better, beyond chance, than {count[WORSE]} of the {len(others)} others"
+    text += f"; from {count[SAME]} no difference is shown" if count[SAME] else ""
+    text += f"; {count[UNKNOWN]} cannot be compared" if count[UNKNOWN] else ""
+    return ("good" if count[WORSE] > count[SAME] + count[UNKNOWN] else "doubt"), text + "."
+
+
+def cheapest(findings: Findings) -> str:
+    """Which of those that are not shown to be worse costs least."""
+    equal = [one for one in findings.ranked if one.verdict not in (WORSE, UNKNOWN)]
+    if len(equal) < 2:
+        return ""
+    names = ("train/parameters", "train/seconds")
+
+    def spent(one: Candidate) -> tuple[float, ...]:
+        return tuple(one.trial.mean(name) if math.isfinite(one.trial.mean(name)) else math.inf for name in names)
+
+    least = min(equal, key=spent)
+    what = " and ".join(
+        text.format(shown(name, least.trial.mean(name)))
+        for name, text in zip(names, ("{} parameters", "{} of training"), strict=True)
+    )
+    if least.rank == 1:
+        return f"Of the {len(equal)} that are not shown to differ, the best one also has the fewest parameters: {what}."
+    return (
+        f"Of the {len(equal)} that are not shown to differ, trial {least.trial.number} "
+        f"({findings.setting(least.trial.number)}) costs least: {what}."
+    )
+
+
+def notes(findings: Findings) -> list[str]:
+    """What must be known before choosing."""
+    facts, out = findings.sweep.facts, []
+    ranked = len(findings.ranked)
+    if ranked > 1:
+        out.append(
+            f"The best of {ranked} was picked by its validation score, so that score flatters it. "
+            "Quote the test score of the one you choose, once you have chosen."
+        )
+    if facts["repeats"] == 1 and ranked:
+        out.append(
+            "Each setting ran once. The intervals say what other validation images would change; what another seed "
+            "would change is not in them. seeds=5 repeats each setting."
+        )
+    elif 1 < facts["repeats"] <= FEW_REPEATS and ranked:
+        out.append(
+            f"{facts['repeats']} repeats a setting are few: a t interval of {facts['repeats'] - 1} "
+            f"degree{'s' if facts['repeats'] > 2 else ''} of freedom is wide, and real differences stay unshown."
+        )
+    if findings.overlap:
+        out.append(
+            "The repeats share train images, so their scores are not independent: the intervals use the corrected "
+            f"variance of Nadeau and Bengio (2003), validation to train images {findings.overlap:.2f}."
+        )
+    if len(findings.sweep.objectives) > 1:
+        rest = ", ".join(findings.sweep.objectives[1:])
+        out.append(f"The sweep had several objectives; the ranking is by the first, beside {rest}.")
+    if ranked > 10:
+        out.append(
+            f"{ranked - 1} comparisons with the best: some 5 % of equal settings would be called worse by chance."
+        )
+    return out
