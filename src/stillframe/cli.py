@@ -145,6 +145,19 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def promote(args: argparse.Namespace) -> int:
+    """Apply a sweep's trial to this checkout and register its model in MLflow."""
+    from stillframe.sweep import review
+    from stillframe.sweep.promote import promote as apply_and_register
+
+    sweep = review.find(args.sweep)
+    trial, model, version = apply_and_register(sweep, args.trial, args.repeat, args.name)
+    print(f"trial {trial.number} is in this checkout:  {' '.join(trial.overrides)}")
+    print(f"its model in MLflow's registry:  {model}, version {version}   (make ui)")
+    print("keep it:  git add params.yaml dvc.lock && git commit     undo:  git checkout . && dvc checkout")
+    return 0
+
+
 def dag(args: argparse.Namespace) -> int:
     """Write or check the code dependencies in dvc.yaml."""
     from stillframe import dag as generator
@@ -176,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, scores, report, compare, ui, sync, dag):
+    for function in (check, use, compose, scores, report, compare, promote, ui, sync, dag):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
@@ -194,6 +207,13 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--check", action="store_true", help="only say whether it is up to date (exit 1: no)")
         if function is compare:
             command.add_argument("sweep", nargs="?", help="name or folder of a sweep; without it the newest")
+        if function is promote:
+            command.add_argument("trial", help="its number, or best")
+            command.add_argument("--sweep", help="name or folder; without it the newest")
+            command.add_argument(
+                "--repeat", type=int, default=0, help="of several seeds or folds the run of this number"
+            )
+            command.add_argument("--name", help="of the registered model; without it the data set's")
         if function is ui:
             command.add_argument("--host", default="127.0.0.1")
             command.add_argument("--port", type=int, default=5000)

@@ -122,9 +122,14 @@ def image_spread(
         metric: one of `FROM_CONFUSION`.
         resamples: how many draws.
         seed: of the draws.
+
+    Returns:
+        NaN for the bounds where all draws give the same score.
     """
     score, drawn_R = _resampled(label_N, [predicted_N], classes, metric, resamples, seed)
     low, high = _middle(drawn_R[0])
+    if low == high:  # all answers right, say: drawing them again shows no other one
+        low = high = math.nan
     return Spread(1, float(score[0]), math.nan, low, high)
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
@@ -139,7 +139,7 @@ class Findings:
         values = trial.metric(name)
         if len(values) > 1:
             found = compare.spread_of(values, self.overlap)
-            return _within(found) if is_share(name) else found
+            return _within(found, 0.0) if is_share(name) else found
         split, _, kind = name.partition("/")
         given = self.answers(trial, _done(trial)[0].repeat) if split == "val" and kind in FROM_CONFUSION else None
         if given is None:
@@ -158,7 +158,8 @@ class Findings:
             return Difference(math.nan, math.nan, math.nan, "not seen on the same validation images")
         if len(both) > 1:
             values = [[having[at].metrics.get(name, math.nan) for at in both] for having in (ours, theirs)]
-            return compare.paired_repeats(values[0], values[1], self.overlap)
+            found = compare.paired_repeats(values[0], values[1], self.overlap)
+            return _within(found, -1.0) if is_share(name) else found
         split, _, kind = name.partition("/")
         if split != "val" or kind not in FROM_CONFUSION or pairs[0] is None:
             gap = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
@@ -203,9 +204,14 @@ def is_share(objective: str) -> bool:
     return METRICS.get(name, ("", "", name.split("/")[0] in ("recall", "precision", "f1")))[2]
 
 
-def _within(given: Spread) -> Spread:
-    """Student's t knows nothing of 100 %."""
-    return replace(given, low=max(0.0, given.low), high=min(1.0, given.high)) if given.low == given.low else given
+Bounded = TypeVar("Bounded", Spread, Difference)
+
+
+def _within(given: Bounded, least: float) -> Bounded:
+    """Student's t knows nothing of 100 %: no score lies beyond it, no difference of two either."""
+    if math.isnan(given.low):
+        return given
+    return replace(given, low=max(least, given.low), high=min(1.0, given.high))
 
 
 def _known(values: list[float]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,7 +52,7 @@ def parallel_coordinates(findings: Findings) -> Figure:
     ranked, axes = findings.ranked, findings.axes[:MOST_AXES]
     numbers = [one.trial.number for one in ranked]
     scores = Axis("score", title_of(findings.objective), {one.trial.number: one.score.mean for one in ranked}, True)
-    figure = Figure(figsize=(min(12.0, 2.6 + 1.9 * len(axes)), 4.2), layout="constrained")
+    figure = Figure(figsize=(max(10.0, min(14.0, 2.6 + 1.5 * len(axes))), 4.2), layout="constrained")
     plot = figure.add_subplot()
     scales = [_scale(axis, numbers) for axis in (*axes, scores)]
     good = scales[-1][0] if findings.more_is_better else {at: 1 - value for at, value in scales[-1][0].items()}
@@ -61,7 +62,7 @@ def parallel_coordinates(findings: Findings) -> Figure:
     for turn, number in sorted(zip(turns, numbers, strict=False), key=lambda item: good.get(item[1], 0.0)):
         points = [(x, place[number]) for x, (place, _) in enumerate(scales) if number in place]
         best = number == numbers[0]
-        heights = [y if x == len(axes) or axes[x].numeric else y + turn for x, y in points]
+        heights = [y + (turn if x < len(axes) else 0.0) for x, y in points]
         style: dict[str, Any] = {"color": GOLD, "linewidth": 2.8, "zorder": 5}
         if not best:
             from matplotlib import colormaps
@@ -116,7 +117,7 @@ def effects(findings: Findings) -> Figure:
     axes = findings.axes[:MOST_AXES]
     across = min(len(axes), 4)
     down = -(-len(axes) // across)
-    figure = Figure(figsize=(2.9 * across + 0.5, 2.7 * down), layout="constrained")
+    figure = Figure(figsize=((5.6, 8.0, 10.0, 11.6)[across - 1], 2.7 * down), layout="constrained")
     numbers = [one.trial.number for one in findings.ranked]
     score = {one.trial.number: one.score.mean for one in findings.ranked}
     for at, axis in enumerate(axes):
@@ -153,19 +154,21 @@ def _as_score(plot: Axes, findings: Findings) -> None:
 
     if is_share(findings.objective):
         low, high = plot.get_ylim()
+        low, high = max(low, -0.02), min(high, 1.02)
+        plot.set_ylim(low, high)
         plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.04 else 0, symbol=" %"))
 
 
 @styled
 def cost(findings: Findings) -> Figure:
     """The objective against seconds of training and against parameters, with intervals and the Pareto front."""
-    costs = {"train/seconds": "seconds of training (mean of the repeats)", "train/parameters": "parameters"}
+    several = " (mean of the repeats)" if findings.sweep.facts["repeats"] > 1 else ""
+    costs = {"train/seconds": f"seconds of training{several}", "train/parameters": "parameters"}
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     for at, (name, label) in enumerate(costs.items()):
         plot = figure.add_subplot(1, 2, at + 1)
         known = [one for one in findings.ranked if math.isfinite(one.trial.mean(name))]
-        for one in known:
-            _point(plot, one, one.trial.mean(name), name in one.fronts)
+        _points(plot, known, name)
         front = sorted((one.trial.mean(name), one.score.mean) for one in known if name in one.fronts)
         plot.step(
             [x for x, _ in front],
@@ -185,27 +188,40 @@ def cost(findings: Findings) -> Figure:
         plot.set(xlabel=label, ylabel=title_of(findings.objective) if at == 0 else "")
         _as_score(plot, findings)
         if name == "train/parameters":
-            _thousands(plot)
+            _counts(plot, spent)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles[:1], labels[:1], loc="outside lower center")
     return figure
 
 
-def _thousands(plot: Axes) -> None:
-    from matplotlib.ticker import EngFormatter, NullFormatter
+def _counts(plot: Axes, values: Sequence[float]) -> None:
+    """Ticks at the sizes themselves while they are few and apart."""
+    from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter
 
-    plot.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    plot.xaxis.set_major_formatter(EngFormatter(sep=" ", places=0))
     plot.xaxis.set_minor_formatter(NullFormatter())
+    kinds = sorted(set(values))
+    if 1 < len(kinds) <= 6 and all(b > 1.5 * a for a, b in itertools.pairwise(kinds)):
+        plot.xaxis.set_major_locator(FixedLocator(kinds))
 
 
-def _point(plot: Axes, one: Candidate, x: float, on_front: bool) -> None:
-    spread = one.score
-    if math.isfinite(spread.low):
-        plot.plot([x, x], [spread.low, spread.high], color=GREY, linewidth=1.1, zorder=1)
-    colour = GOLD if on_front else COLOURS[0]
-    plot.scatter([x], [spread.mean], s=46 if on_front else 30, color=colour, zorder=4, edgecolor="white", linewidth=0.8)
-    if on_front or one.rank <= MOST_LABELLED:
-        plot.annotate(f"{one.trial.number}", (x, spread.mean), xytext=(6, 3), textcoords="offset points", fontsize=8.5)
+def _points(plot: Axes, ranked: Sequence[Candidate], cost: str) -> None:
+    """Points with intervals; a trial's number stands left of its point where another one stands right of it."""
+    low, high = (find(one.score.mean for one in ranked) for find in (min, max))
+    near = 0.05 * (high - low)
+    taken: list[tuple[float, float]] = []
+    for one in ranked:
+        x, y, on_front = one.trial.mean(cost), one.score.mean, cost in one.fronts
+        if math.isfinite(one.score.low):
+            plot.plot([x, x], [one.score.low, one.score.high], color=GREY, linewidth=1.1, zorder=1)
+        colour = GOLD if on_front else COLOURS[0]
+        plot.scatter([x], [y], s=46 if on_front else 30, color=colour, zorder=4, edgecolor="white", linewidth=0.8)
+        if on_front or one.rank <= MOST_LABELLED:
+            crowd = sum(abs(x - other) <= 0.02 * x and abs(y - height) <= near for other, height in taken)
+            taken.append((x, y))
+            if crowd < 2:
+                side: dict[str, Any] = {"xytext": (-6, 3), "ha": "right"} if crowd else {"xytext": (6, 3), "ha": "left"}
+                plot.annotate(str(one.trial.number), (x, y), textcoords="offset points", fontsize=8.5, **side)
 
 
 @styled

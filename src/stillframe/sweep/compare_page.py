@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -89,9 +88,8 @@ def _tiles(findings: Findings) -> list[dict[str, str]]:
         size = best.trial.mean("train/parameters")
         tiles.append({"title": "Its parameters", "value": words.shown("train/parameters", size), "note": ""})
         seconds = best.trial.mean("train/seconds")
-        tiles.append(
-            {"title": "Its training", "value": words.shown("train/seconds", seconds), "note": "mean of its runs"}
-        )
+        runs = f"mean of {best.score.count} runs" if best.score.count > 1 else ""
+        tiles.append({"title": "Its training", "value": words.shown("train/seconds", seconds), "note": runs})
     spent = sum(one.seconds for trial in findings.trials for one in trial.repeats)
     tiles.append({"title": "All runs together", "value": report_words.duration(spent), "note": "DAG, wall time"})
     return tiles
@@ -126,7 +124,7 @@ def _pair(one: Candidate, counts: dict[str, int]) -> dict[str, Any]:
 
 def _other(trial: Trial, findings: Findings) -> dict[str, Any]:
     """A row of those that did not finish."""
-    last = trial.error.strip().splitlines()[-1] if trial.error.strip() else ""
+    last = (trial.error.strip().splitlines() or [""])[-1].removeprefix(" ".join(trial.overrides) + ": ")
     logs = [findings.sweep.place(trial.number) / f"r{one.repeat}" / "log.txt" for one in trial.repeats]
     logs = [path for path in logs if path.exists()]
     place = str(logs[-1].relative_to(findings.sweep.folder)) if logs else ""
@@ -138,10 +136,7 @@ def table(findings: Findings) -> pd.DataFrame:
     """All trials with all that was measured of them, for table.csv."""
     rows = []
     places = {one.trial.number: one for one in findings.ranked}
-    for trial in sorted(
-        findings.trials,
-        key=lambda trial: (places[trial.number].rank if trial.number in places else math.inf, trial.number),
-    ):
+    for trial in [*findings.finished, *findings.others]:
         one = places.get(trial.number)
         row: dict[str, Any] = {"rank": one.rank if one else None, "trial": trial.number, "state": trial.state}
         row |= {axis.key: axis.values.get(trial.number) for axis in findings.axes}

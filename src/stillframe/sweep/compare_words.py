@@ -10,6 +10,7 @@ from stillframe.sweep.candidates import Candidate, Findings, is_share
 from stillframe.sweep.compare_figures import title_of
 
 FEW_REPEATS = 4
+CLOSE = 0.01  # of a score: nearer to the best than that, cost may decide
 
 
 def shown(objective: str, value: float | None) -> str:
@@ -44,9 +45,10 @@ def gap(objective: str, given: Difference | None) -> str:
     scale, digits = (100.0, 1) if is_share(objective) else (1.0, 0 if objective == "train/parameters" else 3)
 
     def one(value: float) -> str:
-        return f"{scale * value:+,.{digits}f}".replace("-", "−")
+        text = f"{scale * value:+,.{digits}f}"
+        return text.replace("-", "−") if float(text.replace(",", "")) else text[1:]
 
-    inside = f" [{one(given.low)}, {one(given.high)}]" if math.isfinite(given.low) else ""
+    inside = f" [{one(given.low)}, {one(given.high)}]" if given.low < given.high else ""
     return one(given.mean) + inside
 
 
@@ -74,32 +76,44 @@ def verdict(findings: Findings) -> tuple[str, str]:
     count = {kind: sum(one.verdict == kind for one in others) for kind in (WORSE, SAME, UNKNOWN)}
     if count[WORSE] == len(others):
         return "good", "Better than every other finished setting, beyond chance."
-    text = f"Better, beyond chance, than {count[WORSE]} of the {len(others)} others"
+    of = f"{len(others)} others" if len(others) > 1 else "one other setting"
+    text = (
+        f"Better, beyond chance, than {count[WORSE]} of the {of}"
+        if count[WORSE]
+        else "It is not shown to be better than any other"
+    )
     text += f"; from {count[SAME]} no difference is shown" if count[SAME] else ""
     text += f"; {count[UNKNOWN]} cannot be compared" if count[UNKNOWN] else ""
     return ("good" if count[WORSE] > count[SAME] + count[UNKNOWN] else "doubt"), text + "."
 
 
 def cheapest(findings: Findings) -> str:
-    """Which of those that are not shown to be worse costs least."""
-    equal = [one for one in findings.ranked if one.verdict not in (WORSE, UNKNOWN)]
-    if len(equal) < 2:
+    """Which of those close to the best, and not shown to be worse, costs least; "" where there is no choice."""
+    if not findings.ranked:
+        return ""
+    best = findings.ranked[0].score.mean
+    margin = CLOSE if is_share(findings.objective) else CLOSE * abs(best)
+    near = [
+        one
+        for one in findings.ranked
+        if one.verdict not in (WORSE, UNKNOWN) and abs(one.score.mean - best) <= margin + 1e-12
+    ]
+    if len(near) < 2:
         return ""
     names = ("train/parameters", "train/seconds")
 
     def spent(one: Candidate) -> tuple[float, ...]:
         return tuple(one.trial.mean(name) if math.isfinite(one.trial.mean(name)) else math.inf for name in names)
 
-    least = min(equal, key=spent)
-    what = " and ".join(
-        text.format(shown(name, least.trial.mean(name)))
-        for name, text in zip(names, ("{} parameters", "{} of training"), strict=True)
+    least = min(near, key=spent)
+    size, seconds = (shown(name, least.trial.mean(name)) for name in names)
+    within = "1 point" if is_share(findings.objective) else "1 %"
+    whom = (
+        "the best itself" if least.rank == 1 else f"trial {least.trial.number} ({findings.setting(least.trial.number)})"
     )
-    if least.rank == 1:
-        return f"Of the {len(equal)} that are not shown to differ, the best one also has the fewest parameters: {what}."
     return (
-        f"Of the {len(equal)} that are not shown to differ, trial {least.trial.number} "
-        f"({findings.setting(least.trial.number)}) costs least: {what}."
+        f"{len(near)} settings lie within {within} of the best and are not shown to be worse. Of these {whom} costs "
+        f"least: {size} parameters, {seconds} of training."
     )
 
 
@@ -120,7 +134,8 @@ def notes(findings: Findings) -> list[str]:
     elif 1 < facts["repeats"] <= FEW_REPEATS and ranked:
         out.append(
             f"{facts['repeats']} repeats a setting are few: a t interval of {facts['repeats'] - 1} "
-            f"degree{'s' if facts['repeats'] > 2 else ''} of freedom is wide, and real differences stay unshown."
+            f"degree{'s' if facts['repeats'] > 2 else ''} of freedom is wide, and large differences may stay unshown. "
+            "“No difference shown” does not mean equal."
         )
     if findings.overlap:
         out.append(
