@@ -62,7 +62,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         run("--help")
     assert done.value.code == 0
     shown = capsys.readouterr().out
-    for command in ("check", "use", "compose", "scores", "report", "ui", "sync", "dag"):
+    for command in ("check", "use", "compose", "scores", "report", "compare", "promote", "ui", "sync", "dag"):
         assert f"\n    {command} " in shown
 
 
@@ -233,3 +233,18 @@ def test_sync_with_nothing_waiting(project: Path, capsys: pytest.CaptureFixture[
     run("compose")
     assert run("sync") == 0
     assert "nothing is waiting" in capsys.readouterr().out
+
+
+def test_compare_and_promote_without_a_sweep(project: Path) -> None:
+    assert message("compare").endswith("there are none yet: python -m stillframe.sweep -m ...")
+    assert "sweeps/other is no sweep" in message("compare", "other")
+    assert "sweeps/other is no sweep" in message("promote", "best", "--sweep", "other")
+
+
+def test_promote_takes_a_trial(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run("promote")
+    assert refused.value.code == 2 and "trial" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("promote", "3", "--repeat", "first")
+    assert "invalid int value" in capsys.readouterr().err

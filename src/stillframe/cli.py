@@ -154,7 +154,7 @@ def promote(args: argparse.Namespace) -> int:
     trial, model, version = apply_and_register(sweep, args.trial, args.repeat, args.name)
     print(f"trial {trial.number} is in this checkout:  {' '.join(trial.overrides)}")
     print(f"its model in MLflow's registry:  {model}, version {version}   (make ui)")
-    print("keep it:  git add params.yaml dvc.lock && git commit     undo:  git checkout . && dvc checkout")
+    print("keep it:  git add params.yaml dvc.lock && git commit")
     return 0
 
 

@@ -53,7 +53,7 @@ def render(findings: Findings, apart: Disagreement, drawn: dict[str, str], share
         notes=words.notes(findings),
         tiles=_tiles(findings),
         objective=title_of(findings.objective),
-        tested=title_of(tested(findings)),
+        tested=title_of(tested(findings)) if any(one.metric(tested(findings)) for one in findings.finished) else "",
         rows=[_row(one, findings) for one in findings.ranked[:MOST_ROWS]],
         more=max(0, len(findings.ranked) - MOST_ROWS),
         repeats=facts["repeats"],

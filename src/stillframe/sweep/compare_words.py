@@ -76,12 +76,9 @@ def verdict(findings: Findings) -> tuple[str, str]:
     count = {kind: sum(one.verdict == kind for one in others) for kind in (WORSE, SAME, UNKNOWN)}
     if count[WORSE] == len(others):
         return "good", "Better than every other finished setting, beyond chance."
-    of = f"{len(others)} others" if len(others) > 1 else "one other setting"
-    text = (
-        f"Better, beyond chance, than {count[WORSE]} of the {of}"
-        if count[WORSE]
-        else "It is not shown to be better than any other"
-    )
+    if count[SAME] == len(others):
+        return "doubt", "It is not shown to be better than any other setting."
+    text = f"Better, beyond chance, than {count[WORSE]} of the {len(others)} others"
     text += f"; from {count[SAME]} no difference is shown" if count[SAME] else ""
     text += f"; {count[UNKNOWN]} cannot be compared" if count[UNKNOWN] else ""
     return ("good" if count[WORSE] > count[SAME] + count[UNKNOWN] else "doubt"), text + "."
