@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,14 +39,20 @@ class Axis:
 
     @property
     def log(self) -> bool:
-        """Numbers above 0 that span a factor of 10 or more."""
-        known = [value for value in self.values.values() if isinstance(value, float)]
-        return self.numeric and bool(known) and min(known) > 0 and max(known) >= 10 * min(known)
+        """Numbers above 0 that span a factor of 4 or more, and spread more evenly on a logarithmic scale."""
+        known = sorted({value for value in self.values.values() if isinstance(value, float)})
+        if not self.numeric or not known or known[0] <= 0 or known[-1] < 4 * known[0]:
+            return False
+        low, middle, high = known[0], statistics.median(known), known[-1]
+        place = math.log(middle / low) / math.log(high / low)
+        return abs(place - 0.5) < abs((middle - low) / (high - low) - 0.5)
 
     def shown(self, number: int) -> str:
-        """A trial's value as text."""
+        """A trial's value as text, numbers with three digits."""
         value = self.values.get(number)
-        return "–" if value is None else f"{value:g}" if isinstance(value, float) else value
+        if not isinstance(value, float):
+            return "–" if value is None else value
+        return f"{value:.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,11 @@ def _scale(axis: Axis, numbers: Sequence[int]) -> tuple[dict[int, float], list[t
     low, high = min(place.values()), max(place.values())
     spread = high - low or 1.0
     known = sorted({float(value) for value in present.values() if value is not None})
+    digits = 6
     if len(known) > 6:
-        known = [10**at if axis.log else at for at in np.linspace(low, high, 5)]
-    ticks = [((transform(value) - low) / spread, f"{value:.3g}") for value in known]
+        digits = 2
+        known = [10**at if axis.log else at for at in np.linspace(low, high, 3)]
+    ticks = [((transform(value) - low) / spread, f"{value:.{digits}g}") for value in known]
     return {at: (value - low) / spread for at, value in place.items()}, ticks
 
 
@@ -56,9 +58,7 @@ def parallel_coordinates(findings: Findings) -> Figure:
     plot = figure.add_subplot()
     scales = [_scale(axis, numbers) for axis in (*axes, scores)]
     good = scales[-1][0] if findings.more_is_better else {at: 1 - value for at, value in scales[-1][0].items()}
-    turns = np.linspace(
-        -0.018, 0.018, max(2, len(numbers))
-    )  # so that lines through the same category can be told apart
+    turns = np.linspace(-0.018, 0.018, max(2, len(numbers)))  # lines through one category can be told apart
     for turn, number in sorted(zip(turns, numbers, strict=False), key=lambda item: good.get(item[1], 0.0)):
         points = [(x, place[number]) for x, (place, _) in enumerate(scales) if number in place]
         best = number == numbers[0]
@@ -69,23 +69,10 @@ def parallel_coordinates(findings: Findings) -> Figure:
 
             style = {"color": colormaps["Blues"](0.22 + 0.73 * good.get(number, 0.0)), "linewidth": 1.6, "alpha": 0.9}
         plot.plot([x for x, _ in points], heights, **style, label=f"best: trial {number}" if best else None)
-    for x, (_, ticks) in enumerate(scales):
-        plot.axvline(x, color=INK, linewidth=0.9, zorder=1)
-        marks = ticks if x < len(axes) or len(ticks) <= 4 else [ticks[0], ticks[-1]]
-        for y, text in marks:
-            shown = f"{100 * float(text):.1f} %" if x == len(axes) and is_share(findings.objective) else text
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
-            last = x == len(axes)
-            plot.text(
-                x + (0.03 if last else -0.03),
-                y,
-                shown,
-                ha="left" if last else "right",
-                va="center",
-                fontsize=8.5,
-                bbox=box,
-                zorder=6,
-            )
+    for x, (_, ticks) in enumerate(scales[:-1]):
+        _marked(plot, x, ticks, left=True)
+    ends = {scales[-1][0][at]: _text(scores.values[at], findings) for at in (numbers[-1], numbers[0])}
+    _marked(plot, len(axes), list(ends.items()), left=False)
     plot.set_xticks(range(len(scales)), [*(short(axis.name) for axis in axes), short(scores.name)])
     plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.45, len(axes) + 0.4))
     plot.grid(False)
@@ -93,6 +80,19 @@ def parallel_coordinates(findings: Findings) -> Figure:
     plot.set_title("Each line is a trial; the darker, the better", pad=9)
     plot.legend(loc="upper left", bbox_to_anchor=(0.0, -0.08))
     return figure
+
+
+def _text(value: float | str | None, findings: Findings) -> str:
+    return f"{100 * float(value or 0):.1f} %" if is_share(findings.objective) else f"{float(value or 0):.4g}"
+
+
+def _marked(plot: Axes, x: int, ticks: list[tuple[float, str]], left: bool) -> None:
+    """A vertical axis with its ticks beside it."""
+    plot.axvline(x, color=INK, linewidth=0.9, zorder=1)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
+    for y, text in ticks:
+        place: dict[str, Any] = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
+        plot.text(x - 0.03 if left else x + 0.03, y, text, bbox=box, zorder=6, **place)
 
 
 @styled
@@ -156,7 +156,7 @@ def _as_score(plot: Axes, findings: Findings) -> None:
         low, high = plot.get_ylim()
         low, high = max(low, -0.02), min(high, 1.02)
         plot.set_ylim(low, high)
-        plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.04 else 0, symbol=" %"))
+        plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.3 else 0, symbol=" %"))
 
 
 @styled
@@ -182,6 +182,8 @@ def cost(findings: Findings) -> Figure:
         spent = [one.trial.mean(name) for one in known]
         if spent and min(spent) > 0 and max(spent) > 8 * min(spent):
             plot.set_xscale("log")
+            plot.xaxis.set_major_formatter("{x:g}")
+            plot.xaxis.set_minor_formatter("")
         elif spent:
             reach = max(spent) - min(spent) or max(spent) or 1.0
             plot.set_xlim(min(spent) - 0.12 * reach, max(spent) + 0.16 * reach)
@@ -239,7 +241,7 @@ def confusions(matrices: dict[int, np.ndarray[Any, Any]], titles: Sequence[str],
         plot.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
         plot.grid(False)
         plot.set_title(title, fontsize=9.5, pad=6)
-        ticks = range(0, count, -(-count // 40))
+        ticks = range(0, count, -(-count // 20))
         size = 8.5 if count <= 12 else 6
         names = [short(classes[tick]) for tick in ticks]
         turned = 90 if max(map(len, names)) > 2 else 0

@@ -18,7 +18,8 @@ from stillframe.sweep.disagreement import Disagreement
 from stillframe.sweep.store import Trial
 
 HERE = Path(__file__).parent
-MOST_ROWS = 50
+MOST_ROWS = 100
+OPEN_ROWS = 15  # of the leaderboard; the others unfold
 MOOD = {BEST: "good", SAME: "same", WORSE: "bad", UNKNOWN: "doubt"}
 
 
@@ -54,6 +55,10 @@ def render(findings: Findings, apart: Disagreement, drawn: dict[str, str], share
         tiles=_tiles(findings),
         objective=title_of(findings.objective),
         tested=title_of(tested(findings)) if any(one.metric(tested(findings)) for one in findings.finished) else "",
+        objectives=[title_of(name) for name in more_objectives(findings)],
+        setting="" if best is None else findings.setting(best.trial.number),
+        long_setting=words.LONG_SETTING,
+        open_rows=OPEN_ROWS,
         rows=[_row(one, findings) for one in findings.ranked[:MOST_ROWS]],
         more=max(0, len(findings.ranked) - MOST_ROWS),
         repeats=facts["repeats"],
@@ -75,6 +80,11 @@ def tested(findings: Findings) -> str:
     return f"test/{name}" if split == "val" else "test/accuracy"
 
 
+def more_objectives(findings: Findings) -> list[str]:
+    """Those after the first that have no column of their own."""
+    return [name for name in findings.sweep.objectives[1:] if name not in ("train/seconds", "train/parameters")]
+
+
 def _tiles(findings: Findings) -> list[dict[str, str]]:
     """The figures at the top."""
     counts = pd.Series([trial.state for trial in findings.trials], dtype=str).value_counts()
@@ -91,7 +101,7 @@ def _tiles(findings: Findings) -> list[dict[str, str]]:
         runs = f"mean of {best.score.count} runs" if best.score.count > 1 else ""
         tiles.append({"title": "Its training", "value": words.shown("train/seconds", seconds), "note": runs})
     spent = sum(one.seconds for trial in findings.trials for one in trial.repeats)
-    tiles.append({"title": "All runs together", "value": report_words.duration(spent), "note": "DAG, wall time"})
+    tiles.append({"title": "All runs together", "value": words.duration(spent), "note": "DAG, wall time"})
     return tiles
 
 
@@ -111,7 +121,7 @@ def _row(one: Candidate, findings: Findings) -> dict[str, Any]:
         "mood": MOOD[one.verdict],
         "test": words.shown(test, trial.mean(test)),
         "fronts": one.fronts,
-        "others": [words.shown(other, trial.mean(other)) for other in findings.sweep.objectives[1:]],
+        "others": [words.shown(other, trial.mean(other)) for other in more_objectives(findings)],
     }
     for cost in ("train/seconds", "train/parameters"):
         shown[cost.partition("/")[2]] = words.shown(cost, trial.mean(cost))

@@ -10,6 +10,8 @@ from stillframe.sweep.candidates import Candidate, Findings, is_share
 from stillframe.sweep.compare_figures import title_of
 
 FEW_REPEATS = 4
+LONG_S = 7200
+LONG_SETTING = 50  # letters; a longer one stands below the headline
 CLOSE = 0.01  # of a score: nearer to the best than that, cost may decide
 
 
@@ -19,7 +21,12 @@ def shown(objective: str, value: float | None) -> str:
         return "–"
     if objective == "train/parameters":
         return f"{value:,.0f}"
-    return words.duration(value) if objective == "train/seconds" else words.shown(value, is_share(objective))
+    return duration(value) if objective == "train/seconds" else words.shown(value, is_share(objective))
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    return words.duration(seconds) if seconds < LONG_S else f"{seconds / 3600:.1f} h"
 
 
 def spread(objective: str, given: Spread) -> str:
@@ -60,8 +67,10 @@ def headline(findings: Findings) -> str:
     inside = spread(findings.objective, best.score)
     told = f" (95 %: {inside})" if inside != "–" else ""
     runs = f", mean of {best.score.count} runs" if repeats > 1 else ""
+    setting = findings.setting(best.trial.number)
+    named = f", {setting}" if len(setting) <= LONG_SETTING else ""
     return (
-        f"Best of {len(findings.ranked)}: trial {best.trial.number}, {findings.setting(best.trial.number)}: "
+        f"Best of {len(findings.ranked)}: trial {best.trial.number}{named}: "
         f"{title_of(findings.objective)} {shown(findings.objective, best.score.mean)}{told}{runs}."
     )
 
