@@ -168,7 +168,7 @@ def test_a_grid_of_four_with_joblib(project: Project) -> None:
     assert "goes on after 4 trials" in again and [trial.started for trial in project.trials()] == [
         trial.started for trial in trials
     ]
-    assert not project.processes()
+    wait_until(lambda: not project.processes(), lambda: f"{project.processes()}", 30)
 
 
 def test_a_grid_with_ray_on_a_cluster_of_two_nodes(project: Project) -> None:
@@ -211,7 +211,7 @@ def test_killed_and_the_same_command_again(project: Project, whom: str) -> None:
     if whom == "controller":
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_until(lambda: not project.processes(), project.said)
+        wait_until(lambda: not project.processes(), lambda: f"{project.processes()} {project.said()}", 100)
     else:
         training(project)[0].kill()
         assert process.wait(timeout=400) == 1, project.said()

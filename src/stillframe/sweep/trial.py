@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -48,6 +49,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     except BaseException:
         latest = sweep.trial(number) or trial
         sweep.save(replace(latest, state="stopped", seconds=round(time.time() - trial.started, 2)))
+        if _orphaned.is_set():
+            os._exit(130)  # joblib's worker would catch what is raised here, and take the next trial
         raise
     trial = sweep.save(replace(trial, seconds=round(time.time() - trial.started, 2)))
     if trial.state == "failed":
@@ -107,7 +110,7 @@ def devices(facts: dict[str, Any], slot: int) -> str | None:
     return ",".join(gpus[slot * each : (slot + 1) * each]) if gpus and each else None
 
 
-_watched = threading.Event()
+_watched, _orphaned = threading.Event(), threading.Event()
 
 
 def stop_with_parent() -> None:
@@ -115,13 +118,13 @@ def stop_with_parent() -> None:
     if _watched.is_set() or os.environ.get(FOLDER + "_PID") == str(os.getpid()):
         return
     _watched.set()
-    import _thread
-
-    parent = os.getppid()
+    parent, main = os.getppid(), threading.main_thread().ident
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        _thread.interrupt_main()
+        _orphaned.set()
+        if main is not None:  # a real signal, to that thread: a flag would not end its wait for a process
+            signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
