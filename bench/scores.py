@@ -145,7 +145,7 @@ def table(rows: list[tuple[Row, list[dict]]]) -> str:
         "Several seeds: the mean of the test scores, its 95 % interval (Student's t) and the deviation from seed to "
         "seed; each seed draws its own split. One seed: the score with its bootstrap interval over the test images.",
         "",
-        "| experiment | seeds | test images | accuracy, % | macro F1, % | training, s | published |",
+        "| experiment | seeds | test images | accuracy, % | macro F1, % | training, s (median) | published |",
         "|---|---|---|---|---|---|---|",
     ]
     for row, results in rows:
@@ -153,7 +153,7 @@ def table(rows: list[tuple[Row, list[dict]]]) -> str:
         for metric in ("accuracy", "f1_macro"):
             cells.append(with_interval([r["metrics"][metric] for r in results], results[0]["intervals"].get(metric)))
         images = sum(1 for _ in (WORK / f"{row.name}-0/artifacts/evaluate/confusion.csv").open()) - 1
-        seconds = np.mean([r["seconds"]["train"] for r in results])
+        seconds = np.median([r["seconds"]["train"] for r in results])
         lines.append(
             f"| {row.title} (`{' '.join(row.overrides)}`) | {len(results)} | {images:,} | {cells[0]} | {cells[1]} "
             f"| {seconds:.0f} | {row.published} |"
@@ -176,11 +176,12 @@ def main() -> None:
     parser.add_argument("--only", choices=[row.name for row in ROWS], action="append")
     parser.add_argument("--set", action="append", default=[], help="a further override, e.g. trainer.threads=1")
     parser.add_argument("--no-page", action="store_true", help="measure only; another call writes the page")
+    parser.add_argument("--page-only", action="store_true", help="write the page from what has been measured")
     options = parser.parse_args()
     asked = options.only
     measured = []
     for row in ROWS:
-        if asked and row.name not in asked:
+        if options.page_only or (asked and row.name not in asked):
             found = [WORK / f"{row.name}-{seed}/result.json" for seed in range(row.seeds)]
             results = [json.loads(path.read_text()) for path in found if path.exists()]
         else:
