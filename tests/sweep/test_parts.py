@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from stillframe.sweep import __main__ as door
-from stillframe.sweep import guard, live, record, repeat, settings, slot, snapshot, store, trial
+from stillframe.sweep import guard, live, opening, record, repeat, settings, slot, snapshot, store, trial, words
 
 SECTION = {
     "name": None,
@@ -97,35 +97,35 @@ def test_a_sweep_is_the_same_when_only_its_speed_or_length_differ() -> None:
 
 
 def test_choices_are_counted_by_hydras_own_grammar() -> None:
-    assert door.count(["a=1,2", "b=range(1,4)", "c=choice(x,y)", "d=1"]) == 12
-    assert door.count(["a=1,2", "hydra/sweeper=optuna"]) is None
+    assert words.count(["a=1,2", "b=range(1,4)", "c=choice(x,y)", "d=1"]) == 12
+    assert words.count(["a=1,2", "hydra/sweeper=optuna"]) is None
     with pytest.raises(ValueError, match="not an override"):
-        door.count(["a=[1,,"])
+        words.count(["a=[1,,"])
 
 
 def test_trials_at_once_and_their_threads_follow_the_launcher() -> None:
     cores = len(os.sched_getaffinity(0))
     joblib = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 3}
     ray = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {"remote": {"num_cpus": 4}}}
-    assert door.at_once({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}) == 1
-    assert door.at_once(joblib) == 3 and door.at_once({**joblib, "n_jobs": -1}) == cores
-    assert door.at_once(ray) == 0
-    assert door.threads(1, {}) == cores and door.threads(cores, {}) == 1 and door.threads(0, ray) == 4
+    assert opening.at_once({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}) == 1
+    assert opening.at_once(joblib) == 3 and opening.at_once({**joblib, "n_jobs": -1}) == cores
+    assert opening.at_once(ray) == 0
+    assert opening.threads(1, {}) == cores and opening.threads(cores, {}) == 1 and opening.threads(0, ray) == 4
 
 
 def test_devices_are_shared_out_and_never_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    assert door.share_gpus(given(), 1) == (None, 0), "one at a time has them all, as they are"
-    assert door.share_gpus(given(), 0) == (None, 0), "Ray and SLURM share them out themselves"
-    gpus, each = door.share_gpus(given(gpus_per_trial=2), 2)
+    assert opening.share_gpus(given(), 1) == (None, 0), "one at a time has them all, as they are"
+    assert opening.share_gpus(given(), 0) == (None, 0), "Ray and SLURM share them out themselves"
+    gpus, each = opening.share_gpus(given(gpus_per_trial=2), 2)
     facts = {"gpus": gpus, "gpus_each": each}
     assert [trial.devices(facts, number) for number in (0, 1)] == ["0,1", "2,3"]
-    gpus, each = door.share_gpus(given(gpus=["5", "7"]), 2)
+    gpus, each = opening.share_gpus(given(gpus=["5", "7"]), 2)
     assert [trial.devices({"gpus": gpus, "gpus_each": each}, number) for number in (0, 1)] == ["5", "7"]
     with pytest.raises(ValueError, match="gpus_per_trial = 9"):
-        door.share_gpus(given(gpus_per_trial=9), 2)
+        opening.share_gpus(given(gpus_per_trial=9), 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert door.share_gpus(given(), 2) == (None, 0)
+    assert opening.share_gpus(given(), 2) == (None, 0)
 
 
 def test_a_path_may_hold_what_hydra_reads_otherwise(tmp_path: Path) -> None:

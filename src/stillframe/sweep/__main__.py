@@ -6,21 +6,16 @@ The command line is Hydra's; conf/sweep.yaml is its root. The same command again
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from stillframe.fit.launch import visible_gpus
 from stillframe.paths import CONF
-from stillframe.sweep import live, settings, snapshot, trial
+from stillframe.sweep import live, settings, trial
+from stillframe.sweep.opening import open_sweep
 from stillframe.sweep.record import Parent
-from stillframe.sweep.settings import MANY, Settings
 from stillframe.sweep.store import Sweep
-
-if TYPE_CHECKING:
-    from stillframe.sweep.search import Plan
+from stillframe.sweep.words import compose, count, plan_search
 
 ASK = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
 
@@ -80,182 +75,6 @@ def hydra(words: list[str]) -> None:
 
     sys.argv = ["python -m stillframe.sweep", *words]
     package.main(config_path=str(CONF.resolve()), config_name="sweep", version_base="1.3")(trial.run)()
-
-
-def compose(words: list[str]) -> dict[str, Any]:
-    """conf/sweep.yaml with those of the overrides that are no choices, and Hydra's launcher and sweeper beside it.
-
-    Raises:
-        ValueError: Hydra cannot compose it.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from stillframe.composing import explain
-
-    try:
-        fixed = [word for word, choices in parse(words) if not choices]
-        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = hydra_compose("sweep", overrides=fixed, return_hydra_config=True)
-            node = composed.hydra
-            tools = {name: OmegaConf.to_container(node[name], resolve=False) for name in ("launcher", "sweeper")}
-            choices = OmegaConf.to_container(node.runtime.choices)
-            OmegaConf.set_struct(composed, False)
-            composed.pop("hydra")
-            values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        own = [word for word in words if not word.lstrip("+~").startswith(("sweep.", "seeds", "folds", "hydra"))]
-        raise ValueError(
-            explain(own) or unknown_key(words) or f"{CONF}/ does not compose: {' '.join(str(error).split())}"
-        ) from None
-    return {**values, "hydra": {**tools, "choices": choices}}
-
-
-def parse(words: list[str]) -> list[tuple[str, list[str]]]:
-    """Each override with its choices; [] when it has a single value (ValueError: not in Hydra's grammar)."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob
-    from hydra.errors import HydraException
-
-    out: list[tuple[str, list[str]]] = []
-    for word in words:
-        try:
-            override = OverridesParser.create().parse_override(word)
-        except HydraException as error:
-            raise ValueError(f"{word}: not an override in Hydra's grammar: {' '.join(str(error).split())}") from None
-        value: Any = override.value()
-        if isinstance(value, Glob):  # Hydra reads the folder only when it composes
-            options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
-            choices = list(value.filter(options))
-        else:
-            listed = override.is_sweep_override() and override.is_discrete_sweep()
-            choices = list(override.sweep_string_iterator()) if listed else []
-        out.append((word, choices or (["..."] if override.is_sweep_override() else [])))
-    return out
-
-
-def plan_search(values: dict[str, Any], words: list[str], given: Settings) -> Plan | None:
-    """The checked plan of an adaptive search; None: Hydra's own sweeper runs a grid (ValueError: what is wrong)."""
-    if not str(values["hydra"]["sweeper"]["_target_"]).startswith("hydra_plugins.stillframe_search"):
-        return None
-    from stillframe.sweep import search
-
-    return search.plan(values["hydra"]["sweeper"], words, given.objectives)
-
-
-def unknown_key(words: list[str]) -> str:
-    """Which `hydra.sweeper` key is unknown; "" when none is, or none is meant."""
-    if not any(word.startswith("hydra/sweeper=") for word in words):
-        return ""
-    from stillframe.sweep import search
-
-    return search.explain(words)
-
-
-def count(words: list[str]) -> int | None:
-    """Trials of a grid; None where a sweeper of the user's decides."""
-    if any("hydra/sweeper" in word for word in words):
-        return None
-    total = 1
-    for _, choices in parse(words):
-        total *= max(1, len(choices))
-    return total
-
-
-def open_sweep(given: Settings, values: dict[str, Any], words: list[str]) -> Sweep:
-    """The folder of this sweep: a new one, or the one that the same command began.
-
-    Raises:
-        ValueError: no commit to start from, or a sweep of this name with other code or another command.
-    """
-    root = Path.cwd()
-    snap = snapshot.take(root)
-    code = snap.code
-    own = settings.default_name(words, code)
-    name = given.name or own
-    folder = settings.folder_of(name, root)
-    folder.mkdir(parents=True, exist_ok=True)
-    tools = values["hydra"]
-    parallel = given.parallel or at_once(tools["launcher"])
-    gpus, each = share_gpus(given, parallel)
-    from stillframe.fit.tracking import tracking_uri
-    from stillframe.sweep.record import _tracking
-
-    facts = {
-        "name": name,
-        "root": str(root),
-        "command": "python -m stillframe.sweep -m " + shlex.join(words),
-        "identity": own,
-        "head": snap.head,
-        "commit": snap.commit,
-        "code": code,
-        "objectives": given.objectives,
-        "directions": given.directions,
-        "seeds": given.seeds,
-        "folds": given.folds,
-        "repeats": given.seeds * (given.folds or 1),
-        "slots": min(parallel or MANY, len(gpus) // each if gpus and each else MANY),
-        "parallel": parallel or MANY,
-        "threads": threads(parallel, tools["launcher"]),
-        "gpus": gpus,
-        "gpus_each": each,
-        "timeout_s": given.timeout_s,
-        "until": given.until,
-        "tracking_uri": tracking_uri(_tracking(values)),
-        "started": time.time(),
-        "parent_run": None,
-        "state": "running",
-    }
-    if (folder / "sweep.json").exists():
-        before = Sweep.read(folder)
-        if before.facts["identity"] != own:
-            raise ValueError(
-                f"sweep.name = {name}: {folder}/sweep.json is of another command or other code "
-                f"({before.facts['command']}): choose another name"
-            )
-        kept = {key: before.facts[key] for key in ("head", "commit", "parent_run", "started", "tracking_uri")}
-        facts |= kept
-    snapshot.keep(root, name, str(facts["commit"]))
-    return Sweep(folder, facts).write()
-
-
-def at_once(launcher: dict[str, Any]) -> int:
-    """Trials that a launcher runs at once; 0: it decides itself (Ray, SLURM)."""
-    kind = str(launcher["_target_"])
-    if "Basic" in kind:
-        return 1
-    if "joblib" in kind:
-        jobs = int(launcher["n_jobs"])
-        return jobs if jobs > 0 else max(1, len(os.sched_getaffinity(0)) + 1 + jobs)
-    return 0
-
-
-def threads(parallel: int, launcher: dict[str, Any]) -> int:
-    """CPU threads of one trial: its share of the cores, or what it asks of Ray or SLURM."""
-    if parallel:
-        return max(1, len(os.sched_getaffinity(0)) // parallel)
-    asked = (launcher.get("ray") or {}).get("remote", {}).get("num_cpus") or launcher.get("cpus_per_task") or 1
-    return max(1, int(asked))
-
-
-def share_gpus(given: Settings, parallel: int) -> tuple[list[str] | None, int]:
-    """The devices, and how many of them a trial gets; (None, 0): they stay as the launcher or the user has set them.
-
-    Raises:
-        ValueError: fewer devices than a trial needs.
-    """
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = listed.split(",") if listed is not None else [str(number) for number in range(visible_gpus())]
-    gpus = given.gpus if given.gpus is not None else [gpu for gpu in seen if gpu.strip()]
-    if not gpus or parallel == 0 or (parallel == 1 and not given.gpus_per_trial and given.gpus is None):
-        return None, 0
-    each = given.gpus_per_trial or (len(gpus) if parallel == 1 else 1)
-    if each > len(gpus):
-        raise ValueError(f"sweep.gpus_per_trial = {each}: there are {len(gpus)} ({', '.join(gpus)})")
-    return gpus, each
 
 
 def _quoted(path: Path) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from stillframe.paths import SOURCE, TRAIN
 from stillframe.stages.compose import link_source
-from stillframe.sweep import record
+from stillframe.sweep import registry
 from stillframe.sweep.snapshot import RESULTS, GitError, git
 from stillframe.sweep.store import Repeat, Sweep, Trial
 
@@ -42,7 +42,7 @@ def promote(sweep: Sweep, word: str, repeat: int, name: str | None) -> tuple[Tri
     link_source(values["data"]["path"], root / SOURCE)
     model = name or str(values["data"]["name"])
     try:
-        version = record.register(sweep, trial, one, values, root / TRAIN, model)
+        version = registry.register(sweep, trial, one, values, root / TRAIN, model)
     except Exception as error:  # MLflow raises what its stores and its network raise
         raise ValueError(
             f"the checkout has trial {trial.number} now, but MLflow at {sweep.facts['tracking_uri']} did not take its "
