@@ -54,7 +54,7 @@ ui: $(STAMP) ## the MLflow UI on this checkout's record, http://127.0.0.1:5000
 dag: $(STAMP) ## write the code dependencies in dvc.yaml from the imports
 	@stillframe dag
 
-bench: $(STAMP) ## the measurements of docs/benchmarks.md: speed (12 minutes), then scores (over an hour)
+bench: $(STAMP) ## the measurements of docs/benchmarks.md: speed (25 minutes), pruning (30), scores (over an hour)
 	@python -m bench
 
 lock: ## resolve pyproject.toml anew and write requirements.lock (a fresh environment, then thrown away)

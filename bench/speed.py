@@ -36,12 +36,13 @@ ROWS = {  # number -> function
     6: "rows_keras:keras_epoch",
     7: "rows_dag:stages",
     8: "rows_data:preprocess",
+    10: "rows_sweeps:cached_trial",
+    11: "rows_sweeps:grid",
+    12: "rows_sweeps:slots",
 }
+TOGETHER = (1, 7, 10, 11, 12)  # rows that share one clone
 LATER = [
     Result(9, "ONNX Runtime fp32 against eager at batch 1", ">= 2 x, same decisions", "not built yet", None),
-    Result(
-        10, "one more trial in a sweep whose stages are all cached", "<= 3 x a bare `dvc repro`", "not built yet", None
-    ),
 ]
 
 
@@ -55,7 +56,7 @@ def find(number: int) -> Callable[[Setting], list[Result]]:
 def in_own_process(number: int, setting: Setting) -> list[Result]:
     """Measure one row in a fresh Python on a pseudo-terminal; what it prints is kept in the work folder."""
     answer, log = setting.work / f"row{number}.json", setting.work / f"row{number}.log"
-    place = setting.work / f"row{number}" if number not in (1, 7) else setting.work  # 1 and 7 share the clone
+    place = setting.work / f"row{number}" if number not in TOGETHER else setting.work
     place.mkdir(exist_ok=True)
     words = [
         "--row",

@@ -182,7 +182,7 @@ def test_the_last_finite_state_is_kept_and_named(here, monkeypatch):
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
     """Loader workers: children of the fork server, which is a child of the training."""
-    servers = [one for one in process.children() if "multiprocessing.forkserver" in " ".join(one.cmdline())]
+    servers = [one for one in process.children() if "multiprocessing.forkserver" in command(one)]
     return [worker for server in servers for worker in server.children()]
 
 
@@ -248,6 +248,14 @@ def test_workers_end_with_a_training_that_is_killed(workplace):
     assert not alive
 
 
+def command(process):
+    """Its command line; "" once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 @pytest.mark.slow
 def test_workers_end_with_a_prediction_that_is_killed(here):
     assert run(here) == 0
@@ -258,7 +266,7 @@ def test_workers_end_with_a_prediction_that_is_killed(here):
     def ready():
         assert process.poll() is None, here.log()
         children[:] = psutil.Process(process.pid).children(recursive=True)
-        return len(children) >= 2 and sum("spawn_main" in " ".join(child.cmdline()) for child in children) == 2
+        return len(children) >= 2 and sum("spawn_main" in command(child) for child in children) == 2
 
     wait_until(ready)
     process.kill()

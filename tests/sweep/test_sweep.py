@@ -24,6 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 QUICK = ["trainer.max_epochs=1", "sweep.until=validate", "sweep.name=made"]
 
 
+def at_once(count: int) -> list[str]:
+    return ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={count}"]
+
+
 class Project:
     """A checkout with a committed state."""
 
@@ -101,6 +105,13 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> None:
+    """What is started in the background of a script inherits that SIGINT is ignored; Ctrl-C is no such case."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def project(started: Path, tmp_path: Path) -> Iterator[Project]:
     made = Project(Path(shutil.copytree(started, tmp_path / "project", symlinks=True)))
@@ -125,7 +136,7 @@ def test_a_grid_of_four_with_joblib(project: Project) -> None:
     note.write_text(note.read_text(encoding="utf-8") + "# an edit\n", encoding="utf-8")
     before = shell(project.folder, "git", "status", "--short"), shell(project.folder, "git", "rev-parse", "HEAD")
     lock = (project.folder / "dvc.lock").read_bytes()
-    grid = ["optim.lr=1e-2,1e-3", "augment=none,light", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    grid = ["optim.lr=1e-2,1e-3", "augment=none,light", *at_once(2)]
 
     output = project.sweep(*grid)
     assert "4 of 4 done" in output
@@ -205,7 +216,7 @@ def test_two_ranks_in_each_trial_do_not_start_the_sweep_again(project: Project) 
 @pytest.mark.parametrize("whom", ["controller", "trial"])
 def test_killed_and_the_same_command_again(project: Project, whom: str) -> None:
     """A kill -9 of the sweep itself leaves no process; of a training, a failed trial that is run again."""
-    words = ["optim.lr=1e-2,1e-3", "trainer.max_epochs=4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = ["optim.lr=1e-2,1e-3", "trainer.max_epochs=4", *at_once(2)]
     process = project.start(*words)
     wait_until(lambda: bool(training(project)), project.said)
     if whom == "controller":
@@ -224,14 +235,22 @@ def test_killed_and_the_same_command_again(project: Project, whom: str) -> None:
     assert len([run for run in project.runs() if "mlflow.parentRunId" not in run.data.tags]) == 1
 
 
-def test_ctrl_c_ends_the_trials_and_leaves_a_readable_state(project: Project) -> None:
-    process = project.start("optim.lr=1e-2,1e-3", "trainer.max_epochs=50")
-    wait_until(lambda: bool(training(project)), project.said)
+@pytest.mark.parametrize(
+    ("signum", "words", "running"), [(signal.SIGINT, [], 1), (signal.SIGTERM, at_once(2), 2)], ids=["ctrl-c", "sigterm"]
+)
+def test_ctrl_c_ends_the_trials_and_leaves_a_readable_state(
+    project: Project, signum: int, words: list[str], running: int
+) -> None:
+    """Ctrl-C reaches all processes of the terminal, SIGTERM only the command."""
+    process = project.start("optim.lr=1e-2,1e-3,1e-4", "trainer.max_epochs=50", *words)
+    wait_until(lambda: len(training(project)) == running, project.said)
     time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=100) == 130, project.said()
-    assert project.states() == ["stopped"] and not project.processes()
-    assert "the same command goes on" in project.said() and "Traceback" not in project.said()
+    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+    assert process.wait(timeout=100) == 128 + signum, project.said()
+    assert project.states() == ["stopped"] * running
+    wait_until(lambda: not project.processes(), lambda: f"{project.processes()}", 30)
+    assert f"0 running  {running} stopped" in project.said() and "Traceback" not in project.said()
+    assert "the same command goes on" in project.said()
     assert {run.info.status for run in project.runs()} == {"KILLED"}
 
 

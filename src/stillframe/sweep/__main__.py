@@ -6,12 +6,13 @@ The command line is Hydra's; conf/sweep.yaml is its root. The same command again
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from stillframe.paths import CONF
-from stillframe.sweep import live, settings, trial
+from stillframe.sweep import live, settings, stopping, trial
 from stillframe.sweep.opening import open_sweep
 from stillframe.sweep.record import Parent
 from stillframe.sweep.store import Sweep
@@ -21,7 +22,7 @@ ASK = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version
 
 
 def main(arguments: list[str]) -> int:
-    """Run a sweep: 0 when every trial finished or was pruned, 1 when one failed, 130 when it was stopped.
+    """Run a sweep: 0 when every trial finished or was pruned, 1 when one failed, 128 + signal when it was stopped.
 
     Raises:
         ValueError: the command, the configuration or the checkout is not one to start from.
@@ -36,17 +37,21 @@ def main(arguments: list[str]) -> int:
     given = settings.build(values)
     planned = plan_search(values, words, given)
     sweep = open_sweep(given, values, words)
-    extra = [f"hydra.sweep.dir={_quoted(sweep.folder)}", f"+hydra.job.env_set.{trial.FOLDER}={_quoted(sweep.folder)}"]
+    extra = [
+        f"hydra.sweep.dir={_quoted(sweep.folder)}",
+        f"+hydra.job.env_set.{stopping.FOLDER}={_quoted(sweep.folder)}",
+    ]
     parent = Parent(sweep, values)
     sweep = sweep.write(parent_run=parent.open(), state="running")
     parent = Parent(sweep, values)
-    os.environ[trial.FOLDER + "_PID"] = str(os.getpid())
-    state, before = "failed", len(sweep.trials())
+    os.environ[stopping.CONTROLLER] = str(os.getpid())
+    state, before, stop = "failed", len(sweep.trials()), stopping.Stop()
     print(f"sweep {sweep.facts['name']} in {sweep.folder}" + (f": goes on after {before} trials" if before else ""))
     try:
         if planned is not None:
             planned.check_storage(sweep)
-        with live.Watch(sweep, planned.trials if planned is not None else count(words)):
+        total = planned.trials if planned is not None else count(words)
+        with live.Watch(sweep, total), stopping.stoppable(sweep) as stop:
             hydra(["-m", *words, *extra])
             trial.complete_best(sweep)
         state = "finished"
@@ -55,7 +60,7 @@ def main(arguments: list[str]) -> int:
     finally:
         sweep = sweep.write(state=state, ended=time.time())
         parent.close(state, sweep.trials(), pictures(sweep))
-    return tell(sweep, state)
+    return tell(sweep, state, stop.signum)
 
 
 def pictures(sweep: Sweep) -> list[Path]:
@@ -82,7 +87,7 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
-def tell(sweep: Sweep, state: str) -> int:
+def tell(sweep: Sweep, state: str, signum: int) -> int:
     """Print how the sweep ended; the exit code."""
     trials = sweep.trials()
     print(live.summary(trials, sweep, len(trials), 0.0))
@@ -96,7 +101,7 @@ def tell(sweep: Sweep, state: str) -> int:
         print(f"failed:        trial {failed.number}: {failed.error.splitlines()[-1]}  ({sweep.place(failed.number)})")
     if state == "stopped":
         print("stopped; the same command goes on:  " + sweep.facts["command"])
-        return 130
+        return 128 + (signum or signal.SIGINT)
     return 1 if any(one.state == "failed" for one in trials) else 0
 
 

@@ -28,7 +28,7 @@ def line(trial: Trial, sweep: Sweep) -> str:
 def summary(trials: list[Trial], sweep: Sweep, total: int | None, seconds: float) -> str:
     """Counts, the best so far, the time left."""
     counts = Counter(trial.state for trial in trials)
-    done = sum(count for state, count in counts.items() if state != "running")
+    done = sum(count for state, count in counts.items() if state not in ("running", "stopped"))
     parts = [f"{done} of {total if total is not None else '?'} done", f"{counts['running']} running"]
     parts += [f"{counts[state]} {state}" for state in ("pruned", "failed", "stopped") if counts[state]]
     best = sweep.best()

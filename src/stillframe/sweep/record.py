@@ -164,6 +164,7 @@ class Parent:
         from mlflow.entities import Metric, RunTag
 
         run, best = self.sweep.facts["parent_run"], self.sweep.best()
+        self._bury()
         counted = {f"trials/{name}": [trial.state for trial in trials].count(name) for name in ENDED}
         metrics = [Metric(name, value, 0, 0) for name, value in counted.items()]
         tags = [RunTag("stillframe.state", state)]

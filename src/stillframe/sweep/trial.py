@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from stillframe import config
 from stillframe.fit.pruning import SEARCH
 from stillframe.sweep import repeat as one_repeat
+from stillframe.sweep import stopping
 from stillframe.sweep.settings import OWN
 from stillframe.sweep.slot import take
+from stillframe.sweep.stopping import FOLDER
 from stillframe.sweep.store import DONE, Repeat, Sweep, Trial
-
-FOLDER = "STILLFRAME_SWEEP"  # environment variable: the sweep's folder
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -49,8 +47,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     except BaseException:
         latest = sweep.trial(number) or trial
         sweep.save(replace(latest, state="stopped", seconds=round(time.time() - trial.started, 2)))
-        if _orphaned.is_set():
-            os._exit(130)  # joblib's worker would catch what is raised here, and take the next trial
+        stopping.leave()
         raise
     trial = sweep.save(replace(trial, seconds=round(time.time() - trial.started, 2)))
     if trial.state == "failed":
@@ -62,7 +59,7 @@ def _run(sweep: Sweep, trial: Trial, values: dict[str, Any]) -> Trial:
     """All repeats that are not done yet, then their mean. The first that does not finish ends the trial."""
     facts = sweep.facts
     root, done = Path(facts["root"]), {one.repeat for one in trial.repeats}
-    stop_with_parent()
+    stopping.watch_parent()
     with take(root, facts["slots"]) as slot:
         gpus = devices(facts, slot.number)
         trial = sweep.save(replace(trial, slot=slot.number, gpus=gpus or ""))
@@ -108,23 +105,3 @@ def devices(facts: dict[str, Any], slot: int) -> str | None:
     """CUDA_VISIBLE_DEVICES of a slot; None: as the launcher (Ray, SLURM) or the user has set it."""
     gpus, each = facts["gpus"], facts["gpus_each"]
     return ",".join(gpus[slot * each : (slot + 1) * each]) if gpus and each else None
-
-
-_watched, _orphaned = threading.Event(), threading.Event()
-
-
-def stop_with_parent() -> None:
-    """When the process that started this worker is killed, end as if by Ctrl-C: no trial outlives its sweep."""
-    if _watched.is_set() or os.environ.get(FOLDER + "_PID") == str(os.getpid()):
-        return
-    _watched.set()
-    parent, main = os.getppid(), threading.main_thread().ident
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        _orphaned.set()
-        if main is not None:  # a real signal, to that thread: a flag would not end its wait for a process
-            signal.pthread_kill(main, signal.SIGINT)
-
-    threading.Thread(target=watch, daemon=True).start()
