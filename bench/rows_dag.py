@@ -74,7 +74,7 @@ def unchanged(folder: Path, env: dict[str, str]) -> float:
     return took
 
 
-def secondunchanged(setting: Setting) -> list[Result]:
+def second_repro(setting: Setting) -> list[Result]:
     """Row 1: `dvc repro` where nothing changed."""
     folder, env, first = clone(setting)
     bare = stub(setting, folder, env)
