@@ -64,10 +64,13 @@ class Project:
     def states(self) -> list[str]:
         return [trial.state for trial in self.trials()]
 
-    def runs(self) -> list[Any]:
+    def client(self) -> Any:
         from mlflow import MlflowClient
 
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self) -> list[Any]:
+        client = self.client()
         experiment = client.get_experiment_by_name("stillframe")
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
 
@@ -174,6 +177,10 @@ def test_a_grid_of_four_with_joblib(project: Project) -> None:
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
     assert all("val/f1_macro" in run.data.metrics and "train/loss" in run.data.metrics for run in children)
     assert parent.data.metrics["best/val/f1_macro"] == best.values[0]
+    sent = {Path(file.path).name for file in project.client().list_artifacts(parent.info.run_id, "sweep")}
+    assert sent >= {"compare.html", "table.csv", "parallel_coordinates.png", "importance.png"}
+    shared = [path for path in (project.folder / ".work/sweep/slot-0/data/prepared").rglob("*") if path.is_file()]
+    assert shared and all(path.stat().st_nlink > 1 for path in shared), "links to DVC's cache, no copies"
 
     again = project.sweep(*grid)
     assert "goes on after 4 trials" in again and [trial.started for trial in project.trials()] == [
@@ -195,6 +202,13 @@ def test_a_grid_with_ray_on_a_cluster_of_two_nodes(project: Project) -> None:
         cluster.shutdown()
     assert project.states() == ["finished"] * 4
     assert len({trial.pid for trial in project.trials()}) >= 2
+
+
+def test_submitit_on_its_local_executor(project: Project) -> None:
+    """The launcher of SLURM clusters, without one."""
+    project.sweep("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10", "optim.lr=1e-2,1e-3")
+    assert project.states() == ["finished"] * 2
+    assert len({trial.pid for trial in project.trials()}) == 2
 
 
 def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(project: Project) -> None:
