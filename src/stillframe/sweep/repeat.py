@@ -129,6 +129,8 @@ def last_words(text: str) -> str:
     lines = [
         line for line in lines if line and not line.startswith(("To track", "\tgit add", "To enable", "\tdvc conf"))
     ]
+    if len(lines) > 1 and lines[-1].startswith("ERROR: failed to reproduce") and not lines[-2].startswith("> "):
+        lines.pop()  # the stage has said why
     return "\n".join(lines[-12:])[-2000:]
 
 
