@@ -158,6 +158,27 @@ def promote(args: argparse.Namespace) -> int:
     return 0
 
 
+def gate(args: argparse.Namespace) -> int:
+    """Judge the run of this checkout by rules; make it the champion of MLflow's registry when all pass."""
+    from stillframe.gate import decide, rules
+
+    registry = decide.open_registry(args.model)
+    if args.rollback:
+        before, now = decide.rollback(registry, args.rollback, dry_run=args.dry_run)
+        would = "would be" if args.dry_run else "is"
+        print(f"{registry.name}: version {now} {would} the champion again; version {before} was")
+        return 0
+    verdict = decide.gate(registry, rules.find(args.rules), dry_run=args.dry_run)
+    decide.show(verdict)
+    failed = sum(not one.passed for one in verdict.findings)
+    place = f"version {verdict.version}" if verdict.version else "a dry run: nothing was registered"
+    moved = (
+        "is the champion now" if verdict.moved else "all rules passed" if verdict.passed else f"{failed} rules failed"
+    )
+    print(f"{place}: {moved}")
+    return 0 if verdict.passed else 1
+
+
 def dag(args: argparse.Namespace) -> int:
     """Write or check the code dependencies in dvc.yaml."""
     from stillframe import dag as generator
@@ -189,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, scores, report, compare, promote, ui, sync, dag):
+    for function in (check, use, compose, scores, report, compare, promote, gate, ui, sync, dag):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
@@ -214,6 +235,17 @@ def parser() -> argparse.ArgumentParser:
                 "--repeat", type=int, default=0, help="of several seeds or folds the run of this number"
             )
             command.add_argument("--name", help="of the registered model; without it the data set's")
+        if function is gate:
+            command.add_argument("--model", help="name of the registered model; without it the data set's")
+            command.add_argument("--rules", default="default", help="a file, or the name of one in conf/gate")
+            command.add_argument("--dry-run", action="store_true", help="only say what would come of it")
+            command.add_argument(
+                "--rollback",
+                nargs="?",
+                const="previous",
+                metavar="VERSION",
+                help="the alias back, to the champion before",
+            )
         if function is ui:
             command.add_argument("--host", default="127.0.0.1")
             command.add_argument("--port", type=int, default=5000)

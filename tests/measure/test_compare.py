@@ -154,3 +154,15 @@ def test_pareto_front() -> None:
     assert compare.pareto(points, [True, False]).tolist() == [False, True, False, True, False]
     assert compare.pareto([(0.9, 1.0), (0.9, 1.0)], [True, False]).tolist() == [True, True], "equals beat nobody"
     assert compare.pareto([], [True, False]).tolist() == []
+
+
+def test_mcnemar_counts_and_is_exact():
+    label = np.zeros(20, dtype=int)
+    first, second = label.copy(), label.copy()
+    second[:6] = 1  # the first alone is right on six
+    first[6] = 1  # the second alone on one
+    first[7:9] = second[7:9] = 1  # both are wrong: says nothing
+    found = compare.mcnemar(label, first, second)
+    assert (found.first, found.second) == (6, 1)
+    assert found.p == pytest.approx(2 * (1 + 7) / 2**7), "two-sided binomial of 7 fair coins"
+    assert compare.mcnemar(label, first, first).p == 1.0

@@ -162,6 +162,36 @@ def paired_images(
     return Difference(float(score[0] - score[1]), low, high, "images")
 
 
+@dataclass(frozen=True)
+class Discordant:
+    """Images that only one of two models answers right.
+
+    Attributes:
+        first: right by the first model only.
+        second: right by the second model only.
+        p: two-sided p-value of "both are right equally often"; 1 where they agree everywhere.
+    """
+
+    first: int
+    second: int
+    p: float
+
+
+def mcnemar(label_N: ArrayLike, first_N: ArrayLike, second_N: ArrayLike) -> Discordant:
+    """McNemar's test of two accuracies on the same images, exact (McNemar 1947; the binomial form holds for few, too).
+
+    Args:
+        label_N: class indices.
+        first_N: answers of the first model.
+        second_N: answers of the second model, to the same images in the same order.
+    """
+    from scipy.stats import binomtest
+
+    right_2N = np.stack([np.asarray(first_N), np.asarray(second_N)]) == np.asarray(label_N)
+    first, second = int((right_2N[0] & ~right_2N[1]).sum()), int((~right_2N[0] & right_2N[1]).sum())
+    return Discordant(first, second, float(binomtest(first, first + second).pvalue) if first + second else 1.0)
+
+
 def _resampled(
     label_N: ArrayLike, answers: Sequence[ArrayLike], classes: int, metric: str, resamples: int, seed: int
 ) -> tuple[list[float], list[NDArray[np.float64]]]:

@@ -10,6 +10,8 @@ from stillframe.fit.tracking import attach, start_ahead
 from stillframe.paths import EVALUATE, PREPARED, TRAIN, VALIDATE, fresh_folder, read_json
 from stillframe.sample import Card
 
+SENT = ("predictions.parquet", "metrics.json", "intervals.json", "slices.csv")  # a later model is compared with them
+
 
 def run(
     task: str,
@@ -48,17 +50,19 @@ def run(
     draw_gallery(gallery, test, out)
     net, _ = load_net(trained)
     draw_explanations(net, predictions, facts, test, evaluate.explain, out / "explain")
-    record(trained, tracking, metrics)
+    record(trained, tracking, metrics, [card, *(out / name for name in SENT)])
     shown = "  ".join(
         f"{name} {metrics[name]:.4f}" for name in ("accuracy", "f1_macro", "recall_macro", "ece") if name in metrics
     )
     print(f"test: {shown}")
 
 
-def record(trained: Path, tracking: Tracking, metrics: dict[str, float]) -> None:
-    """Send the test scores to the model's MLflow run."""
+def record(trained: Path, tracking: Tracking, metrics: dict[str, float], files: list[Path]) -> None:
+    """Send the test scores, and the answers behind them, to the model's MLflow run."""
     run_record = attach(trained / "run.json", tracking)
     run_record.metrics({f"test/{name}": value for name, value in metrics.items()})
+    for path in files:
+        run_record.artifact(path, "evaluate")
     run_record.close()
 
 

@@ -1,0 +1,196 @@
+"""Each rule with its numbers and its verdict; plain functions of two models' evidence."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from stillframe.config import nearest
+from stillframe.gate import rules as given
+from stillframe.gate.evidence import EXPORT, Evidence, known_metrics
+from stillframe.gate.rules import Rules
+from stillframe.measure.compare import mcnemar, paired_images
+from stillframe.measure.intervals import LEVEL
+from stillframe.measure.review import slice_table
+
+SEED = 0  # of the paired bootstrap: the same two models get the same verdict
+SHOWN = 4  # names in a sentence
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule.
+
+    Attributes:
+        rule: its key in the file.
+        value: what was measured, as text; "" when nothing could be.
+        bound: what the rule asks.
+        why: a sentence where the two do not speak for themselves.
+        numbers: all that was measured, for verdict.json.
+    """
+
+    rule: str
+    value: str
+    bound: str
+    passed: bool
+    why: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def judge(rules: Rules, new: Evidence, champion: Evidence | None, why_none: str) -> list[Finding]:
+    """Every rule of a file, in its order.
+
+    Args:
+        rules: of conf/gate.
+        new: the model that wants to be the champion.
+        champion: the one that is; None: there is none to compare with.
+        why_none: why there is none; begins with "no champion" or "the champion itself" where that is no fault of the
+            new model, else the champion cannot be compared with and `champion.not_comparable` decides.
+
+    Raises:
+        ValueError: a rule names a metric that does not exist.
+    """
+    found: list[Finding] = []
+    if rules.champion is not None:
+        found.append(_champion(rules.champion, new, champion, why_none))
+    found += [_every_class(kind, least, new) for kind, least in rules.every_class.items()]
+    found += [_metric("at_least", name, bound, new) for name, bound in rules.at_least.items()]
+    found += [_metric("at_most", name, bound, new) for name, bound in rules.at_most.items()]
+    if rules.export is not None:
+        found += _export(rules.export, new.export)
+    if rules.slices is not None:
+        lenient = rules.champion is not None and rules.champion.not_comparable == "pass"
+        found.append(_slices(rules.slices, new, champion, why_none, lenient))
+    return found
+
+
+def no_fault(why_none: str) -> bool:
+    """Whether there is no champion to be measured against, as opposed to one that cannot be compared with."""
+    return why_none.startswith(("no champion", "the champion itself"))
+
+
+def _champion(rule: given.Champion, new: Evidence, champion: Evidence | None, why_none: str) -> Finding:
+    bound = f"gain > {rule.least_gain:g}, beyond chance"
+    key = f"champion.{rule.metric}"
+    why = why_none or (new.incomparable(champion) if champion is not None else "")
+    if champion is None or why:
+        passed = no_fault(why_none) or rule.not_comparable == "pass"
+        return Finding(key, "", bound, passed, why if no_fault(why_none) else f"not comparable: {why}")
+    label_N, new_N, old_N = (
+        new.predictions["label"].to_numpy(),
+        new.predictions["predicted"].to_numpy(),
+        champion.predictions["predicted"].to_numpy(),
+    )
+    gap = paired_images(label_N, new_N, old_N, len(new.classes), rule.metric, resamples=rule.resamples, seed=SEED)
+    apart = mcnemar(label_N, new_N, old_N)
+    numbers = {
+        "new": new.metrics[rule.metric],
+        "champion": champion.metrics[rule.metric],
+        "gain": gap.mean,
+        "gain_low": gap.low,
+        "gain_high": gap.high,
+        "only_new_right": apart.first,
+        "only_champion_right": apart.second,
+        "mcnemar_p": apart.p,
+        "images": len(label_N),
+    }
+    by_test = rule.metric == "accuracy" and rule.least_gain == 0.0
+    passed = gap.mean > 0 and apart.p < 1 - LEVEL if by_test else gap.low > rule.least_gain
+    value = f"{numbers['new']:.4f} against {numbers['champion']:.4f}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    said = [f"only the new one is right on {apart.first} images, only the champion on {apart.second}"]
+    said += [f"McNemar p = {apart.p:.3g}"] if rule.metric == "accuracy" else []
+    return Finding(key, value, bound, bool(passed), "; ".join([*said, *filter(None, [new.doubt(champion)])]), numbers)
+
+
+def _every_class(kind: str, least: float, new: Evidence) -> Finding:
+    """The lowest of all classes; a class without test images cannot be judged, and that is a failure."""
+    scores = {name: new.metrics.get(f"{kind}/{name}") for name in new.classes}
+    known = {name: value for name, value in scores.items() if value is not None}
+    without = [name for name in new.classes if name not in known]
+    below = sorted((name for name, value in known.items() if value < least), key=lambda name: known[name])
+    why = []
+    if below:
+        why.append(f"below it: {_listed(below)}")
+    if without:
+        why.append(f"no {kind} on the test images: {_listed(without)}")
+    worst = min(known, key=lambda name: known[name]) if known else ""
+    value = f"{known[worst]:.4f} ({worst}, the lowest of {len(known)})" if known else ""
+    return Finding(
+        f"every_class.{kind}", value, f">= {least:g}", not below and not without, "; ".join(why), dict(scores)
+    )
+
+
+def _metric(section: str, name: str, bound: float, new: Evidence) -> Finding:
+    if name not in known_metrics(new):
+        raise ValueError(f"gate: {section}.{name} = {bound}: no such metric: {nearest(name, known_metrics(new))}")
+    sign = ">=" if section == "at_least" else "<="
+    if name not in new.metrics:
+        return Finding(f"{section}.{name}", "", f"{sign} {bound:g}", False, "not defined on these test images")
+    value = new.metrics[name]
+    passed = value >= bound if section == "at_least" else value <= bound
+    return Finding(f"{section}.{name}", f"{value:.4f}", f"{sign} {bound:g}", passed, "", {name: value})
+
+
+def _export(rule: given.Export, export: dict[str, Any]) -> list[Finding]:
+    """Bounds of the chosen file; a rule about a file that is not there is not met."""
+    chosen: dict[str, Any] = next(
+        (one for one in export.get("variants", []) if one.get("name") == export.get("chosen")), {}
+    )
+    found = []
+    for name in ("megabytes", "latency_ms_p50", "latency_ms_p99", "changed_decisions"):
+        bound = getattr(rule, name)
+        if bound is None:
+            continue
+        value = chosen.get("bytes", None) if name == "megabytes" else chosen.get(name)
+        if value is None:
+            why = f"{EXPORT} does not say it" if chosen else f"nothing was exported: {EXPORT} is missing"
+            found.append(Finding(f"export.{name}", "", f"<= {bound:g}", False, f"{why}: run `dvc repro`"))
+            continue
+        value = value / 1e6 if name == "megabytes" else value
+        why = f"the file {chosen.get('file', '')} ({chosen['name']})"
+        found.append(Finding(f"export.{name}", f"{value:.4g}", f"<= {bound:g}", value <= bound, why, {name: value}))
+    return found
+
+
+def _slices(rule: given.Slices, new: Evidence, champion: Evidence | None, why_none: str, lenient: bool) -> Finding:
+    bound = f"no slice worse by more than {rule.worse_by:g}"
+    key = f"slices.{rule.metric}"
+    why = why_none or (new.incomparable(champion) if champion is not None else "")
+    if champion is None or why:
+        said = why if no_fault(why_none) else f"not comparable: {why}"
+        return Finding(key, "", bound, no_fault(why_none) or lenient, said)
+    if not new.slices:
+        return Finding(key, "", bound, True, "the test images have no slices (evaluate.slices)")
+    ours = slice_table(new.predictions, new.slices, new.classes)
+    answers = new.predictions.assign(predicted=champion.predictions["predicted"].to_numpy())
+    theirs = slice_table(answers, new.slices, new.classes)
+    rows = ours.assign(champion=theirs[rule.metric], gain=ours[rule.metric] - theirs[rule.metric]).to_dict("records")
+    numbers = {
+        f"{row['slice']}={row['value']}": {
+            "images": row["n"],
+            "new": row[rule.metric],
+            "champion": row["champion"],
+            "gain": row["gain"],
+        }
+        for row in rows
+    }
+    judged = {name: row for name, row in numbers.items() if row["images"] >= rule.least_images}
+    if not judged:
+        return Finding(key, "", bound, True, f"no slice has {rule.least_images} images", numbers)
+    order = sorted(judged, key=lambda name: judged[name]["gain"])
+    worse = [name for name in order if judged[name]["gain"] < -rule.worse_by - 1e-12]
+    low = judged[order[0]]
+    value = f"{low['gain']:+.4f} ({order[0]}: {low['new']:.4f} against {low['champion']:.4f}, {low['images']} images)"
+    small = len(numbers) - len(judged)
+    notes = [f"worse: {_listed(worse)}"] if worse else []
+    notes += [f"{small} slices have fewer than {rule.least_images} images"] if small else []
+    return Finding(key, value, bound, not worse, "; ".join(notes), numbers)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,163 @@
+"""The registered model in MLflow: its versions, the alias `champion`, and who held it when."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillframe.config import Tracking
+from stillframe.fit.sending import connect
+from stillframe.sweep.registry import MODEL
+
+ALIAS = "champion"
+LOG = "stillframe.champions"  # tag of the registered model: one line for each time that the alias was given
+LONGEST = 60  # lines of it; MLflow keeps 5,000 characters of a tag
+DIGEST, EVIDENCE, GATE, VERDICT = (
+    f"stillframe.{word}" for word in ("digest", "evidence", "gate", "gate.verdict")
+)  # tags of a version; the last two also of its run
+SOURCE = "stillframe.source"
+LONGEST_TAG = 4900
+
+
+@dataclass(frozen=True)
+class Given:
+    """One line of the log: the alias was given to a version, by the gate, by a rollback, or by hand."""
+
+    when: str
+    version: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.version} {self.how}"
+
+
+class Registry:
+    """One registered model of one MLflow store."""
+
+    def __init__(self, uri: str, tracking: Tracking, name: str) -> None:
+        """Connect.
+
+        Raises:
+            ValueError: the server does not answer.
+        """
+        self.uri, self.name = uri, name
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files that take no time
+        try:
+            self.client: Any = connect(tracking, uri)
+            self.client.search_registered_models(max_results=1)
+        except Exception as error:  # MLflow raises what its stores and its network raise
+            raise ValueError(f"MLflow at {uri} does not answer: {' '.join(str(error).split())[:300]}") from error
+
+    def model(self) -> Any | None:
+        """The registered model; None: no version was ever registered."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def champion(self) -> Any | None:
+        """The version that holds the alias; None: none does."""
+        model = self.model()
+        version = model.aliases.get(ALIAS) if model is not None else None
+        return self.client.get_model_version(self.name, str(version)) if version is not None else None
+
+    def version(self, number: str) -> Any:
+        """A version.
+
+        Raises:
+            ValueError: there is none of that number; with those that there are.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(self.name, number)
+        except MlflowException:
+            known = ", ".join(sorted((str(one.version) for one in self.versions()), key=int)) or "none"
+            raise ValueError(f"{self.name} has no version {number}: there are {known}") from None
+
+    def versions(self) -> list[Any]:
+        """All versions."""
+        words = f"name = '{self.name}'" if "'" not in self.name else f'name = "{self.name}"'
+        return list(self.client.search_model_versions(words))
+
+    def register(self, run_id: str, digest: str, trained: Path, tags: dict[str, str]) -> str:
+        """Make the model of a run a version, or find the one that it is; its number.
+
+        Weights and answers make a version (`digest`): the same run, scored anew with another threshold, is another one.
+        """
+        if self.model() is None:
+            self.client.create_registered_model(self.name, description="by `stillframe gate`: safetensors, model.json")
+        known = next((one for one in self.versions() if _is(one, run_id, digest)), None)
+        if known is None:
+            run = self._with_model(run_id, trained)
+            known = self.client.create_model_version(self.name, f"{run.info.artifact_uri}/model", run_id)
+        for key, value in {**tags, DIGEST: digest}.items():
+            self.client.set_model_version_tag(self.name, known.version, key, str(value)[:LONGEST_TAG])
+        return str(known.version)
+
+    def _with_model(self, run_id: str, trained: Path) -> Any:
+        """The run; it gets the model's files where it lacks them (a trial whose training came from DVC's cache)."""
+        listed = {Path(file.path).name for file in self.client.list_artifacts(run_id, "model")}
+        for name in set(MODEL) - listed:
+            self.client.log_artifact(run_id, str(trained / name), "model")
+        return self.client.get_run(run_id)
+
+    def log(self) -> list[Given]:
+        """Who got the alias when, oldest first."""
+        model = self.model()
+        lines = str(model.tags.get(LOG, "")).splitlines() if model is not None else []
+        return [Given(*line.split(" ", 2)) for line in lines if line.count(" ") >= 2]
+
+    def give(self, version: str, how: str) -> None:
+        """Give the alias to a version and write it down; one that was set by hand meanwhile is written down, too."""
+        log, now = self.log(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        held = self.champion()
+        if held is not None and line_of(log)[-1:] != [str(held.version)]:
+            log.append(Given(now, str(held.version), "hand"))
+        log.append(Given(now, version, how))
+        self.client.set_registered_model_alias(self.name, ALIAS, version)
+        self.client.set_registered_model_tag(self.name, LOG, "\n".join(map(str, log[-LONGEST:])))
+
+    def before(self) -> str:
+        """The version that was the champion before this one.
+
+        Raises:
+            ValueError: there is no champion, or there was none before it.
+        """
+        held = self.champion()
+        if held is None:
+            raise ValueError(f"{self.name} has no champion at {self.uri}: there is nothing to roll back")
+        alive = {str(one.version) for one in self.versions()}
+        line = [version for version in line_of(self.log()) if version in alive and version != str(held.version)]
+        if not line:
+            raise ValueError(
+                f"{self.name}: version {held.version} is the first champion: name the version to go back to, "
+                "`stillframe gate --rollback VERSION`"
+            )
+        return line[-1]
+
+
+def _is(known: Any, run_id: str, digest: str) -> bool:
+    """Whether a version is this model; one that `stillframe promote` registered has no digest yet."""
+    return bool(known.run_id == run_id and known.tags.get(DIGEST, digest) == digest)
+
+
+def line_of(log: list[Given]) -> list[str]:
+    """The line of champions, the present one last: a rollback takes those after its version away.
+
+    So two rollbacks go back by two, and do not swing between the last ones.
+    """
+    line: list[str] = []
+    for one in log:
+        if one.how == "rollback" and one.version in line:
+            del line[len(line) - line[::-1].index(one.version) :]
+        elif line[-1:] != [one.version]:
+            line.append(one.version)
+    return line
