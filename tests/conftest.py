@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillframe.config import Data, build
+from stillframe.config import Data, Tracking, build
 from tiny import picture
 
 DATA: dict[str, Any] = {
@@ -89,6 +89,28 @@ def idx_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+TRACKING = Tracking("stillframe", None, 10.0, 5.0)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a sqlite store of MLflow. Making one takes seconds, so that all tests of a session share it."""
+    from stillframe.fit.sending import connect, experiment_id
+
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    experiment_id(connect(TRACKING, uri), "stillframe", uri)
+    return uri
+
+
+@pytest.fixture
+def client(store: str) -> Any:
+    """Of the store."""
+    from stillframe.fit.sending import connect
+
+    return connect(TRACKING, store)
 
 
 @pytest.fixture(scope="session", autouse=True)

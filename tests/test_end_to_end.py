@@ -323,3 +323,22 @@ def test_a_training_that_is_killed_and_stopped_ends_as_the_one_that_never_was(
         assert ours.read_bytes() == theirs.read_bytes(), name
     cards = [read(folder / "data/prepared/card.json") for folder in (project, finished.folder)]
     assert cards[0] == cards[1] and len(cards[0]["split_hash"]) == 64
+
+
+def test_a_run_is_rebuilt_from_its_record(project: Path, finished: Finished) -> None:
+    """One metric of the record is a lie, and the rebuild finds that one and nothing else."""
+    from mlflow import MlflowClient
+
+    (run,) = runs_of(finished.folder)
+    client = MlflowClient(f"sqlite:///{finished.folder / 'mlflow.db'}")
+    client.log_metric(run.info.run_id, "test/accuracy", 2.0)
+    try:
+        output = shell(project, "stillframe", "verify", fails=True)
+    finally:
+        client.log_metric(run.info.run_id, "test/accuracy", run.data.metrics["test/accuracy"])
+    facts = read(project / f"artifacts/verify/{run.info.run_id}.json")
+    assert [(one["name"], one["recorded"]) for one in facts["results"]] == [("test/accuracy", "2.0")], output
+    assert float(facts["results"][0]["rebuilt"]) == run.data.metrics["test/accuracy"]
+    assert facts["surroundings"] == [] and facts["compared"]["files"] == 9 and facts["compared"]["metrics"] > 40
+    assert "data/raw, data/prepared, data/augmented; the rest runs again" in output
+    assert len(runs_of(finished.folder)) == 1, "the user's store has no run of it"

@@ -179,6 +179,19 @@ def gate(args: argparse.Namespace) -> int:
     return 0 if verdict.passed else 1
 
 
+def verify(args: argparse.Namespace) -> int:
+    """Rebuild a run from its record in a clean clone and compare; 0 equal, 1 it differs, 2 it cannot be rebuilt."""
+    from stillframe.verify import door
+
+    try:
+        run, found = door.verify(args.run, within=args.within, keep=args.keep)
+    except door.CannotRebuild as problem:
+        print(f"stillframe: cannot be rebuilt: {problem}", file=sys.stderr)
+        return 2
+    door.show(run, found)
+    return 0 if found.equal else 1
+
+
 def dag(args: argparse.Namespace) -> int:
     """Write or check the code dependencies in dvc.yaml."""
     from stillframe import dag as generator
@@ -210,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, scores, report, compare, promote, gate, ui, sync, dag):
+    for function in (check, use, compose, scores, report, compare, promote, gate, verify, ui, sync, dag):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
@@ -246,6 +259,15 @@ def parser() -> argparse.ArgumentParser:
                 metavar="VERSION",
                 help="the alias back, to the champion before",
             )
+        if function is verify:
+            command.add_argument("run", nargs="?", help="id of an MLflow run; without it the run of this checkout")
+            command.add_argument(
+                "--within",
+                type=float,
+                default=0.0,
+                help="metrics this far apart are equal; files may then differ",
+            )
+            command.add_argument("--keep", action="store_true", help="leave the clone in .work")
         if function is ui:
             command.add_argument("--host", default="127.0.0.1")
             command.add_argument("--port", type=int, default=5000)

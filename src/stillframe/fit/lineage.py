@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,22 @@ PACKAGES = (
 )
 
 
-def _git(*words: str) -> str | None:
+LARGEST_NEW_FILE = 1_000_000  # bytes; a larger one that git does not know is named in the difference, not held
+
+
+def _said(*words: str, env: dict[str, str] | None = None) -> bytes | None:
+    """What git prints, to the byte; None: it failed, or this is no repository."""
+    given = {**os.environ, **(env or {})}
     try:
-        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=30, check=True)
+        answer = subprocess.run(["git", *words], capture_output=True, timeout=30, check=True, env=given)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout
+
+
+def _git(*words: str) -> str | None:
+    said = _said(*words)
+    return said.decode(errors="surrogateescape").strip() if said is not None else None
 
 
 def code() -> dict[str, Any]:
@@ -44,9 +56,26 @@ def code() -> dict[str, Any]:
     }
 
 
-def uncommitted() -> str:
-    """The difference between the checkout and its commit ("" when there is none)."""
-    return _git("diff", "HEAD", "--", ".", ":!dvc.lock") or ""
+def uncommitted() -> bytes:
+    """The difference between the checkout and its commit, as `git apply` takes it ("" when there is none).
+
+    New files that git neither knows nor ignores are part of it; the user's index is not touched.
+    """
+    index, listed = _git("rev-parse", "--git-path", "index"), _git("ls-files", "--others", "--exclude-standard", "-z")
+    if index is None or listed is None:
+        return b""
+    new = [name for name in listed.split("\0") if name and Path(name).is_file()]
+    large = [name for name in new if Path(name).stat().st_size > LARGEST_NEW_FILE]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        if Path(index).is_file():
+            shutil.copyfile(index, env["GIT_INDEX_FILE"])
+        taken = [name for name in new if name not in large]
+        if taken:
+            _said("add", "--intent-to-add", "--", *taken, env=env)
+        changes = _said("diff", "--binary", "HEAD", "--", ".", ":!dvc.lock", env=env) or b""
+    left_out = "".join(f"# left out: {name} ({Path(name).stat().st_size} bytes)\n" for name in large)
+    return left_out.encode(errors="surrogateescape") + changes
 
 
 def dvc_hashes(lock: Path = Path("dvc.lock"), without: tuple[str, ...] = ()) -> dict[str, str]:
@@ -86,14 +115,16 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, system; the GPU's name where torch sees one."""
+    """Processor, cores, system; torch's threads and instructions; the GPU's name where torch sees one."""
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return {
         "host": platform.node(),
         "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
         "system": platform.platform(),
         "gpu": gpu,
     }

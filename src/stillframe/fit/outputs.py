@@ -59,7 +59,7 @@ def describe(record: Record, training: Training) -> None:
     record.tags(tags)
     changes = lineage.uncommitted()
     if changes:
-        (training.slot.folder / "uncommitted.diff").write_text(changes, encoding="utf-8")
+        (training.slot.folder / "uncommitted.diff").write_bytes(changes)
         record.artifact(training.slot.folder / "uncommitted.diff", "lineage")
     for name in ("params.yaml", "requirements.lock"):
         if Path(name).exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,6 @@ class Registry:
             ValueError: the server does not answer.
         """
         self.uri, self.name = uri, name
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files that take no time
         try:
             self.client: Any = connect(tracking, uri)
             self.client.search_registered_models(max_results=1)
