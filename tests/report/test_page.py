@@ -66,7 +66,7 @@ def test_the_page_is_whole_self_contained_and_small(stages, tmp_path):
     )
     made = {file.name for file in (tmp_path / "out").iterdir()}
     figures = {"learning_curves", "confusion", "roc_pr", "reliability", "per_class", "class_balance"}
-    assert made == {"report.html"} | {f"{name}.png" for name in figures}
+    assert made == {"report.html", "MODEL_CARD.md"} | {f"{name}.png" for name in figures}
     for words in (
         "images of one physical object",
         "truncated 3",

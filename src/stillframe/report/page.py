@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from stillframe.paths import fresh_folder, write_text
-from stillframe.report import figures, words
+from stillframe.report import card, figures, words
 from stillframe.report.inputs import Inputs, data_uri, picture, read_inputs
 
 HERE = Path(__file__).parent
@@ -31,7 +31,7 @@ def build_report(
     params: Path | None = None,
     hashes: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write report.html and the figures (*.png) into `reported`, from scratch.
+    """Write report.html, the model card and the figures (*.png) into `reported`, from scratch.
 
     Args:
         prepared: data/prepared.
@@ -54,8 +54,9 @@ def build_report(
     out = fresh_folder(reported)
     drawn = draw(found, out)
     text = params.read_text(encoding="utf-8") if params is not None and params.exists() else ""
-    page = render(found, drawn, evaluated, augmented, text, hashes or {})
-    write_text(out / "report.html", page)
+    shown = context(found, drawn, evaluated, augmented, text, hashes or {})
+    write_text(out / "report.html", render(shown))
+    card.write(shown, out)
     return out / "report.html"
 
 
@@ -96,25 +97,32 @@ def counts(found: Inputs) -> np.ndarray[Any, np.dtype[np.int64]]:
     return matrix
 
 
-def render(
+def render(shown: Mapping[str, Any]) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": words.percent, "thousands": lambda value: f"{value:,}"}
+    return environment.get_template("template.html").render(**shown)
+
+
+def context(
     found: Inputs,
     drawn: dict[str, str],
     evaluated: Path,
     augmented: Path,
     params: str,
     hashes: Mapping[str, str],
-) -> str:
-    """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+) -> dict[str, Any]:
+    """What the page and the model card show."""
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": words.percent, "thousands": lambda value: f"{value:,}"}
     mood, verdict = words.judgement(found)
-    values = yaml.safe_load(params) if params else {}
-    return environment.get_template("template.html").render(
+    loaded = yaml.safe_load(params) if params else {}
+    values: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
+    return dict(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         found=found,
         card=found.card,
@@ -123,7 +131,10 @@ def render(
         headline=words.headline(found),
         mood=mood,
         verdict=verdict,
-        caveats=words.caveats(found, values if isinstance(values, dict) else {}),
+        caveats=words.caveats(found, values),
+        weak=card.weak_points(found),
+        recipe=card.recipe(found, values),
+        source=card.source(values),
         audit=words.audit_facts(found),
         refused=_refused(found.quarantine),
         splits=_split_rows(found),
