@@ -342,3 +342,17 @@ def test_a_run_is_rebuilt_from_its_record(project: Path, finished: Finished) -> 
     assert facts["surroundings"] == [] and facts["compared"]["files"] == 9 and facts["compared"]["metrics"] > 40
     assert "data/raw, data/prepared, data/augmented; the rest runs again" in output
     assert len(runs_of(finished.folder)) == 1, "the user's store has no run of it"
+
+
+def test_no_file_of_the_way_is_a_pickle(finished: Finished) -> None:
+    """What the stages keep, and what MLflow holds of it: no pickle, and no zip with one inside."""
+    import zipfile
+
+    kept = [path for place in ("artifacts", "data", "mlruns") for path in (finished.folder / place).rglob("*")]
+    files = [path for path in kept if path.is_file()]
+    assert {".safetensors", ".parquet", ".arrow", ".json"} <= {path.suffix for path in files}
+    for path in files:
+        head = path.read_bytes()[:2]
+        assert not (head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")), path
+        if zipfile.is_zipfile(path):
+            assert not [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".pkl")], path

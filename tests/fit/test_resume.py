@@ -159,7 +159,7 @@ class Evil:
 def test_a_hostile_checkpoint_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged or holds more than tensors, and was not loaded"):
         WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "planted").exists()
 
@@ -176,3 +176,21 @@ def test_inputs_cover_data_and_code(tmp_path):
     (tmp_path / "a.arrow").write_bytes(b"y" * 100)
     after = inputs_of(params, [tmp_path / "a.arrow"], [tmp_path / "code.py"])
     assert set(differences(before, after)) == {f"data:{tmp_path / 'a.arrow'}"}
+
+
+def test_a_planted_state_stops_the_training_and_is_named(here, monkeypatch):
+    """Through the stage: where it would resume lies a pickle that runs code."""
+    from stillframe.fit import loop
+    from stillframe.stages import train
+
+    real = loop.open_slot
+
+    def planted(*arguments, **options):
+        slot, notes = real(*arguments, **options)
+        torch.save({"state_dict": {}, "epoch": Evil()}, slot.last)
+        return slot, notes
+
+    monkeypatch.setattr(loop, "open_slot", planted)
+    with pytest.raises(ValueError, match=r"\.resume/\w+/last\.ckpt is damaged or holds more than tensors"):
+        train.run(*here.params("task", "seed", "augment", "model", "optim", "trainer", "tracking"))
+    assert not (here.folder / "planted").exists() and not (here.folder / "artifacts").exists()

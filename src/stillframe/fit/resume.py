@@ -128,5 +128,15 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """Read a checkpoint; nothing in it is executed."""
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        """Read a checkpoint; nothing in it is executed.
+
+        Raises:
+            ValueError: it is damaged, or holds objects that only running code could load; names the file.
+        """
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:  # pickle.UnpicklingError and its kin, zip and zlib errors
+            raise ValueError(
+                f"{path} is damaged or holds more than tensors, and was not loaded ({type(error).__name__}): delete "
+                f"{Path(path).parent}, and the training begins anew"
+            ) from None

@@ -43,8 +43,7 @@ class Recorded:
 
     def params(self) -> dict[str, Any]:
         """The composed parameters."""
-        values: dict[str, Any] = yaml.safe_load((self.folder / NEEDED).read_text(encoding="utf-8"))
-        return values
+        return _plain(self.folder / NEEDED)
 
     def lock(self) -> dict[str, Any]:
         """`stages` of dvc.lock; {} when the run has none (its report was never made)."""
@@ -55,7 +54,16 @@ def stages_of(lock: Path) -> dict[str, Any]:
     """`stages` of a dvc.lock; {} when it is not there."""
     if not lock.is_file():
         return {}
-    return dict((yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}))
+    return dict(_plain(lock).get("stages", {}))
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """A YAML file of the record; what it holds is data, and never executed."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CannotRebuild(f"{path} is not plain YAML: {' '.join(str(error).split())[:300]}") from None
+    return values if isinstance(values, dict) else {}
 
 
 def read(client: Any, run_id: str, folder: Path, *, to_rebuild: bool = True) -> Recorded:
