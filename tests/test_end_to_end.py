@@ -22,7 +22,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from door import CLASSES, STAGES, checkout, commit, environment, photographs, ran, shell
+from door import CLASSES, ROOT, STAGES, checkout, commit, environment, photographs, ran, shell
 from tiny import picture
 
 EVERY_STEP = ("early_stopping: null}", "early_stopping: null, checkpoint_seconds: 1.0e-6}")
@@ -356,3 +356,17 @@ def test_no_file_of_the_way_is_a_pickle(finished: Finished) -> None:
         assert not (head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")), path
         if zipfile.is_zipfile(path):
             assert not [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".pkl")], path
+
+
+def test_the_comment_of_a_pull_request(project: Path) -> None:
+    """docs/ci/comment.sh against the commit before the first run, which has no score."""
+    (project / "gate.txt").write_text("champion.f1_macro passed\n", encoding="utf-8")
+    text = shell(project, "sh", str(ROOT / "docs/ci/comment.sh"), "HEAD~1")
+    assert re.search(r"^\| artifacts/evaluate/metrics.json +\| accuracy ", text, re.MULTILINE), text
+    assert re.search(r"^\| params.yaml +\| trainer.max_epochs +\| 8 +\| 2 ", text, re.MULTILINE), text
+    assert "champion.f1_macro passed" in text and "# Model card: folder" in text
+    for picture_of in re.findall(r"!\[\w+\]\(\./([^)]+)\)", text):
+        assert (project / picture_of).stat().st_size > 1000
+    assert "## Scores against HEAD\n\nNothing changed." in shell(
+        project, "sh", str(ROOT / "docs/ci/comment.sh"), "HEAD"
+    )

@@ -173,7 +173,11 @@ def gate(args: argparse.Namespace) -> int:
     failed = sum(not one.passed for one in verdict.findings)
     place = f"version {verdict.version}" if verdict.version else "a dry run: nothing was registered"
     moved = (
-        "is the champion now" if verdict.moved else "all rules passed" if verdict.passed else f"{failed} rules failed"
+        "is the champion now"
+        if verdict.moved
+        else "all rules passed"
+        if verdict.passed
+        else f"{failed} rule{'s' * (failed > 1)} failed"
     )
     print(f"{place}: {moved}")
     return 0 if verdict.passed else 1

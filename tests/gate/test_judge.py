@@ -219,3 +219,23 @@ def test_evidence_of_two_runs_is_refused(tmp_path, monkeypatch) -> None:
     Path("artifacts/evaluate/predictions.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="dvc repro"):
         evidence.of_checkout()
+
+
+def test_the_page_has_every_key_with_its_values() -> None:
+    """docs/gate.md against conf/gate: each key that there is, and what both files say."""
+    page = (ROOT / "docs/gate.md").read_text(encoding="utf-8")
+    shown = {
+        key: values for key, *values in re.findall(r"^\| `([a-z0-9_.]+)` \| (.+?) \| (.+?) \|", page, re.MULTILINE)
+    }
+    files = [
+        yaml.safe_load((ROOT / f"conf/gate/{name}.yaml").read_text(encoding="utf-8")) for name in ("default", "strict")
+    ]
+    keys: dict[str, list[str]] = {}
+    for section, value in files[0].items():
+        if section in ("champion", "export", "slices"):
+            for key in value:
+                said = [one[section][key] for one in files]
+                keys[f"{section}.{key}"] = ["null" if each is None else str(each) for each in said]
+        else:
+            keys[section] = [", ".join(f"{k} {v}" for k, v in one[section].items()) or "none" for one in files]
+    assert shown == keys
