@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from checkouts import answers, write_run
+from checkouts import answers, write_export, write_run
 
 from stillframe import cli
 from stillframe.gate.registry import Given, line_of
@@ -90,6 +90,18 @@ def test_the_same_model_keeps_its_version_and_is_not_compared_with_itself(door, 
     run_id = read_json(door.folder / "artifacts/train/run.json")["run_id"]
     write_run(door.folder, answers(10), weights=run_id, run_id=run_id, tracking_uri=door.store)
     assert door.gate() == 0 and door.champion() == "2", "the same weights with other answers are another version"
+
+
+def test_a_version_keeps_its_exported_file(door) -> None:
+    run_id = door.train(60)
+    for text in ("first", "second"):
+        write_export(door.folder)
+        (door.folder / "artifacts/export/model.onnx").write_text(text, encoding="utf-8")
+        assert door.gate() == int(text == "second"), "the same answers are no better than the champion's"
+    for version, text in (("1", "first"), ("2", "second")):
+        place = door.client.get_model_version(door.name, version).tags["stillframe.file"]
+        brought = door.client.download_artifacts(run_id, place, str(door.folder))
+        assert Path(brought).read_text(encoding="utf-8") == text
 
 
 def test_a_dry_run_changes_nothing(door, capsys) -> None:

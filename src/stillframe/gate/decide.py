@@ -14,7 +14,7 @@ from stillframe.fit.tracking import JOURNALS
 from stillframe.gate import evidence, judge, rules
 from stillframe.gate.evidence import Evidence
 from stillframe.gate.judge import Finding
-from stillframe.gate.registry import DIGEST, EVIDENCE, GATE, LONGEST_TAG, SOURCE, VERDICT, Registry
+from stillframe.gate.registry import DIGEST, EVIDENCE, FILE, GATE, LONGEST_TAG, SOURCE, VERDICT, Registry
 from stillframe.gate.rules import Rules
 from stillframe.paths import TRAIN, read_json, write_json
 
@@ -153,6 +153,8 @@ def _record(registry: Registry, facts: dict[str, Any], new: Evidence, run_id: st
         VERDICT: json.dumps(short, ensure_ascii=False),
     }
     scores = {f"test/{name}": f"{value:.6g}" for name, value in new.metrics.items() if "/" not in name}
+    if evidence.SHIPPED.is_file():
+        scores[FILE] = f"{place}/{evidence.SHIPPED.name}"
     own = {EVIDENCE: place, SOURCE: new.source, "stillframe.run": run_id, **tags, **scores}
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ from stillframe.sample import Card
 FILES = ("predictions.parquet", "metrics.json", "card.json")  # in MLflow beside the verdict, and under evaluate/
 COLUMNS = ("id", "label", "predicted", "source_width", "source_height", "source_mode", "slices")
 EXPORT = Path("artifacts/export/export.json")
+SHIPPED = EXPORT.with_name("model.onnx")
 SOURCE_HASH = "preprocess/deps/data/source"  # DVC's, of the folder that the images came from
 
 
@@ -112,17 +113,23 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def collect(folder: Path, evaluated: Path = EVALUATE, prepared: Path = PREPARED) -> Path:
-    """Copy `FILES` of the checkout into `folder`, to be sent to MLflow; the folder."""
+    """Copy `FILES` of the checkout, and the exported file where there is one, into `folder`; the folder.
+
+    A later export of the same run replaces the run's own file. What a version answers with must not change with it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile((prepared if name == "card.json" else evaluated) / name, folder / name)
+    for path in (SHIPPED, EXPORT):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
     return folder
 
 
 def digest(trained: Path = TRAIN, evaluated: Path = EVALUATE) -> str:
-    """16 hexadecimal digits over the weights and the answers: what a version in the registry stands for."""
+    """16 hexadecimal digits over weights, answers and exported file: what a version in the registry stands for."""
     total = hashlib.sha256()
-    for path in (trained / "model.safetensors", evaluated / FILES[0]):
+    for path in (trained / "model.safetensors", evaluated / FILES[0], *([SHIPPED] if SHIPPED.is_file() else [])):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: run `dvc repro` to make it")
         with path.open("rb") as file:

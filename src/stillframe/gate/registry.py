@@ -18,6 +18,7 @@ DIGEST, EVIDENCE, GATE, VERDICT = (
     f"stillframe.{word}" for word in ("digest", "evidence", "gate", "gate.verdict")
 )  # tags of a version; the last two also of its run
 SOURCE = "stillframe.source"
+FILE = "stillframe.file"  # of a version: the exported file among the artifacts of its run
 LONGEST_TAG = 4900
 
 
@@ -88,7 +89,7 @@ class Registry:
     def register(self, run_id: str, digest: str, trained: Path, tags: dict[str, str]) -> str:
         """Make the model of a run a version, or find the one that it is; its number.
 
-        Weights and answers make a version (`digest`): the same run, scored anew with another threshold, is another one.
+        Weights, answers and exported file make a version (`digest`): a run with another threshold is another one.
         """
         if self.model() is None:
             self.client.create_registered_model(self.name, description="by `stillframe gate`: safetensors, model.json")
