@@ -339,7 +339,7 @@ def test_a_run_is_rebuilt_from_its_record(project: Path, finished: Finished) -> 
     facts = read(project / f"artifacts/verify/{run.info.run_id}.json")
     assert [(one["name"], one["recorded"]) for one in facts["results"]] == [("test/accuracy", "2.0")], output
     assert float(facts["results"][0]["rebuilt"]) == run.data.metrics["test/accuracy"]
-    assert facts["surroundings"] == [] and facts["compared"]["files"] == 9 and facts["compared"]["metrics"] > 40
+    assert facts["surroundings"] == [] and facts["compared"]["files"] >= 9 and facts["compared"]["metrics"] > 40
     assert "data/raw, data/prepared, data/augmented; the rest runs again" in output
     assert len(runs_of(finished.folder)) == 1, "the user's store has no run of it"
 
