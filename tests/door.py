@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import picture
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["compose", "fetch", "preprocess", "augment", "train", "validate", "evaluate", "report"]
+STAGES = ["compose", "fetch", "preprocess", "augment", "train", "validate", "evaluate", "export", "report"]
 CLASSES = {"dark leaf": 26, "light leaf": 30, "stone": 32}
 SETTINGS = """
 data: {{path: {images}, image_size: 32}}

@@ -177,6 +177,8 @@ if stage == "evaluate":
     for name in ("roc", "pr"):
         table(f"artifacts/evaluate/{name}.csv", "class,x,y", 
               [(c, i / 3, i / 4) for c in ("ok", "bad") for i in range(3)])
+if stage == "export":
+    write("artifacts/export/export.json", "{}")
 if stage == "report":
     write("artifacts/report/report.html", "<p>")
 """

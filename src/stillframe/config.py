@@ -197,6 +197,26 @@ class Evaluate:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Bound:
+    """How far an exported file's answers over the raw test files may lie from the model's."""
+
+    probability: Annotated[float, Field(ge=0.0, le=1.0)]  # largest difference of any probability
+    decisions: Annotated[float, Field(ge=0.0, le=1.0)]  # share of the test images that may be decided otherwise
+
+
+@dataclass(frozen=True, config=STRICT)
+class Export:
+    """Section `export`: the file, the smaller ones beside it, and how they are measured."""
+
+    variants: list[Literal["fp32"]]
+    bound: Bound  # of fp32
+    batch_size: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, AtLeast0]  # of ONNX Runtime, and for reading; 0: all cores
+    latency_runs: Annotated[int, Field(ge=3)]  # timed calls, at most; two seconds of them
+    bootstrap: Annotated[int, AtLeast0]  # resamples for the 95 % intervals
+
+
+@dataclass(frozen=True, config=STRICT)
 class Tracking:
     """Section `tracking`: the MLflow record; `MLFLOW_TRACKING_URI` goes before `uri`."""
 
@@ -216,6 +236,7 @@ TYPES: dict[str, Any] = {  # the sections of params.yaml
     "trainer": Trainer,
     "validate": Validate,
     "evaluate": Evaluate,
+    "export": Export,
     "tracking": Tracking,
 }
 

@@ -21,6 +21,7 @@ AUGMENTED = Path("data/augmented")
 TRAIN = Path("artifacts/train")
 VALIDATE = Path("artifacts/validate")
 EVALUATE = Path("artifacts/evaluate")
+EXPORT = Path("artifacts/export")
 REPORT = Path("artifacts/report")
 RESUME = Path(".resume")  # state of unfinished training; outside DVC's outs, which DVC deletes before a re-run
 WORK = Path(".work")  # finished pieces of unfinished preprocessing and augmentation

@@ -187,3 +187,26 @@ def test_large_pictures_are_made_smaller(tmp_path):
     assert (small.width, small.height, small.tiny) == (200, 100, False)
     assert small.uri.startswith("data:image/jpeg;base64,") and len(small.uri) < 40_000
     assert picture(tmp_path / "none.png") is None
+
+
+def test_the_exported_files_are_shown_with_their_price(stages, tmp_path):
+    row = {"bytes": 1_200_000, "latency_ms_p50": 1.24, "latency_ms_p99": 2.0, "images_per_s": 1234.5}
+    row |= {"metrics": {"accuracy": 0.9101, "f1_macro": 0.9}, "intervals": {"accuracy": [0.88, 0.93]}}
+    row |= {"max_probability_difference": 2.4e-6, "changed_decisions": 1}
+    rows = [{"name": "fp32", "file": "fp32.onnx", **row}, {"name": "tiny", "file": "model.onnx", **row}]
+    facts = {"chosen": "tiny", "variants": rows, "model": {"metrics": {"accuracy": 0.9101}}, "images": 334}
+    facts |= {"bound": {"probability": 0.01, "decisions": 0.001}, "threads": 2, "batch_size": 32}
+    write_json(tmp_path / "export/export.json", facts)
+    page = Page(build_report(*stages, tmp_path / "out", exported=tmp_path / "export").read_text(encoding="utf-8"))
+    assert "export" in page.ids and "export" in page.links
+    for words in (
+        "tiny chosen",
+        "1.20 MB",
+        "1,234",
+        "88.0 to 93.0",
+        "334 raw test files",
+        "2e-06",
+        "1 decision differs",
+    ):
+        assert words in " ".join(page.text.split()), words
+    assert "export" not in Page(build_report(*stages, tmp_path / "out").read_text(encoding="utf-8")).ids

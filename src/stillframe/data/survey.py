@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -24,6 +22,7 @@ from stillframe.config import Data
 from stillframe.data import idx
 from stillframe.data.decode import Picture, Refused, decode, resize, to_channels
 from stillframe.data.fingerprint import fingerprints
+from stillframe.data.reading import content_of
 from stillframe.data.sources import Listing, Row, to_path
 from stillframe.paths import replacing
 
@@ -104,7 +103,7 @@ def code() -> str:
     """What the outcome of a chunk depends on beside its files and the rule: this code, and the decoders' versions."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("survey.py", "decode.py", "fingerprint.py", "idx.py"):
+    for name in ("survey.py", "reading.py", "decode.py", "fingerprint.py", "idx.py"):
         digest.update((here / name).read_bytes())
     for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy"):
         digest.update(version(package).encode())
@@ -219,16 +218,8 @@ def _read(row: Row, chunk: Chunk, record: dict[str, Any], decoder: Callable[...,
     if row.problem and not row.problem.startswith(("label", "weight", "split", "conflict")):
         raise Refused(row.problem)  # nothing that may be opened
     path = to_path(chunk.folder, row.id)
-    limit = int(rule.max_megapixels * 1e6 * 8) + (1 << 24)  # bytes: no sane file of so many pixels is larger
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise Refused("not a file: a folder" if stat.S_ISDIR(mode) else "not a file: a pipe, socket or device")
-    with path.open("rb") as file:
-        seen = os.fstat(file.fileno())
-        record["bytes"], record["time_ns"] = seen.st_size, seen.st_mtime_ns
-        if seen.st_size > limit:
-            raise Refused(f"too large: {seen.st_size} bytes")
-        content = file.read()
+    content, seen = content_of(path, rule.max_megapixels)
+    record["bytes"], record["time_ns"] = seen.st_size, seen.st_mtime_ns
     record["sha256"] = hashlib.sha256(content).hexdigest()
     return decoder(content, min_px=rule.min_px, max_megapixels=rule.max_megapixels)
 

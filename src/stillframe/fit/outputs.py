@@ -17,7 +17,13 @@ from stillframe.fit.callbacks import Best
 from stillframe.fit.tracking import RUN, Record, tracking_uri
 from stillframe.paths import PARAMS, replacing, write_json
 
-LATER = ("train", "validate", "evaluate", "report")  # stages whose entries in dvc.lock are still of an earlier run
+LATER = (
+    "train",
+    "validate",
+    "evaluate",
+    "export",
+    "report",
+)  # stages whose entries in dvc.lock are still of an earlier run
 
 if TYPE_CHECKING:
     from stillframe.fit.loop import Training

@@ -48,6 +48,7 @@ class Inputs:
     summary: dict[str, Any]
     origin: dict[str, Any]  # run.json
     choices: dict[str, Any]
+    export: dict[str, Any]  # export.json
     val_metrics: dict[str, float]
     history: pd.DataFrame
     per_class: pd.DataFrame
@@ -62,8 +63,10 @@ class Inputs:
     missing: list[str]
 
 
-def read_inputs(prepared: Path, augmented: Path, trained: Path, validated: Path, evaluated: Path) -> Inputs:
-    """Read the stages' folders.
+def read_inputs(
+    prepared: Path, augmented: Path, trained: Path, validated: Path, evaluated: Path, *, exported: Path | None = None
+) -> Inputs:
+    """Read the stages' folders; without `exported` nothing is said of an export.
 
     Raises:
         FileNotFoundError: card.json or the test metrics are missing: there is nothing to report.
@@ -96,6 +99,7 @@ def read_inputs(prepared: Path, augmented: Path, trained: Path, validated: Path,
         summary=optional(trained / "summary.json", {}),
         origin=optional(trained / "run.json", {}),
         choices=optional(validated / "choices.json", {}),
+        export=optional(exported / "export.json", {}) if exported is not None else {},
         val_metrics=optional(validated / "metrics.json", {}),
         history=table(trained / "history.csv"),
         per_class=table(evaluated / "per_class.csv"),

@@ -28,6 +28,7 @@ def build_report(
     evaluated: Path,
     reported: Path,
     *,
+    exported: Path | None = None,
     params: Path | None = None,
     hashes: Mapping[str, str] | None = None,
 ) -> Path:
@@ -40,6 +41,7 @@ def build_report(
         validated: artifacts/validate.
         evaluated: artifacts/evaluate.
         reported: artifacts/report.
+        exported: artifacts/export; None: no section about it.
         params: params.yaml, shown at the end and asked whether the data has groups.
         hashes: DVC's md5 of stage inputs and outputs, by "<stage>/deps|outs/<path>".
 
@@ -50,7 +52,7 @@ def build_report(
         FileNotFoundError: card.json or the test metrics are missing.
         ValueError: a file of a stage is damaged.
     """
-    found = read_inputs(prepared, augmented, trained, validated, evaluated)
+    found = read_inputs(prepared, augmented, trained, validated, evaluated, exported=exported)
     out = fresh_folder(reported)
     drawn = draw(found, out)
     text = params.read_text(encoding="utf-8") if params is not None and params.exists() else ""
@@ -151,6 +153,8 @@ def context(
         slices=_slice_rows(found.slices),
         gallery=_pictures(found.gallery, evaluated, evaluated / "gallery"),
         explained=_pictures(found.explain, evaluated / "explain"),
+        shipped=words.shipped(found),
+        variants=words.variant_rows(found),
         params=params,
         hashes=dict(hashes or found.origin.get("dvc", {})),
     )

@@ -214,3 +214,40 @@ def augmentation(found: Inputs) -> list[tuple[str, str]]:
         if key in policy and not isinstance(policy[key], (dict, list)):
             rows.append((title, str(policy[key])))
     return rows
+
+
+def shipped(found: Inputs) -> str:
+    """Whether the exported file answers as the model does, in a sentence or two."""
+    facts = found.export
+    if not facts:
+        return ""
+    first = facts["variants"][0]
+    accuracy = percent(first["metrics"]["accuracy"])
+    changed, images = first["changed_decisions"], facts["images"]
+    return (
+        f"Asked about the {images:,} raw test files, {first['file']} is right in {accuracy} of cases, the model in "
+        f"{percent(facts['model']['metrics']['accuracy'])}. The largest difference of a probability is "
+        f"{first['max_probability_difference']:.1g} (at most {facts['bound']['probability']:g} is allowed); "
+        f"{changed or 'no'} decision{'' if changed == 1 else 's'} differ{'s' if changed == 1 else ''}."
+    )
+
+
+def variant_rows(found: Inputs) -> list[dict[str, Any]]:
+    """The exported files, one a row."""
+    facts = found.export
+    return [
+        {
+            "name": row["name"],
+            "chosen": row["name"] == facts["chosen"],
+            "size": f"{row['bytes'] / 1e6:.2f} MB",
+            "p50": f"{row['latency_ms_p50']:.1f}",
+            "p99": f"{row['latency_ms_p99']:.1f}",
+            "rate": f"{row['images_per_s']:,.0f}",
+            "accuracy": percent(row["metrics"]["accuracy"]),
+            "accuracy_interval": interval(row["intervals"].get("accuracy"), True),
+            "f1": percent(row["metrics"]["f1_macro"]),
+            "f1_interval": interval(row["intervals"].get("f1_macro"), True),
+            "changed": f"{row['changed_decisions']:,}",
+        }
+        for row in facts.get("variants", [])
+    ]

@@ -1,4 +1,4 @@
-"""Stage 8: one page about all of it, for someone who was not there; also sent to the model's MLflow run."""
+"""Stage 9: one page about all of it, for someone who was not there; also sent to the model's MLflow run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stillframe.config import Tracking, read_params
 from stillframe.fit.tracking import start_ahead
-from stillframe.paths import AUGMENTED, EVALUATE, PARAMS, PREPARED, REPORT, TRAIN, VALIDATE
+from stillframe.paths import AUGMENTED, EVALUATE, EXPORT, PARAMS, PREPARED, REPORT, TRAIN, VALIDATE
 
 
 def run(
@@ -18,6 +18,7 @@ def run(
     trained: Path = TRAIN,
     validated: Path = VALIDATE,
     evaluated: Path = EVALUATE,
+    exported: Path = EXPORT,
     reported: Path = REPORT,
 ) -> None:
     """Write report.html and the figures into `reported`, and send them to the run named in run.json."""
@@ -28,8 +29,9 @@ def run(
     from stillframe.report.words import headline
 
     hashes = dvc_hashes(without=("report",))
-    page = build_report(prepared, augmented, trained, validated, evaluated, reported, params=PARAMS, hashes=hashes)
-    sentence = headline(read_inputs(prepared, augmented, trained, validated, evaluated))
+    stages = (prepared, augmented, trained, validated, evaluated)
+    page = build_report(*stages, reported, exported=exported, params=PARAMS, hashes=hashes)
+    sentence = headline(read_inputs(*stages))
     note = f"{sentence} All of it on one page: Artifacts, report/report.html."
     record_report(trained / "run.json", reported, tracking, note)
     print(f"report: {page}")

@@ -45,6 +45,7 @@ class Task:
         mix: mixup and cutmix on a batch, or the batch unchanged.
         step: one training or validation step -> (loss, prediction).
         predict: the same function wherever a trained net answers.
+        views: the pictures that `predict` asks the net about, by the kind of test-time views; logits are averaged.
         tally: a fresh tally for the data of a card.
         check_metric: raises ValueError for a metric name that the task does not have.
     """
@@ -55,5 +56,6 @@ class Task:
     mix: Callable[[Optim, Card, Batch], Batch]
     step: Callable[[Net, Batch, Loss], tuple[Tensor, Prediction]]
     predict: Callable[[Net, Batch, str], Prediction]
+    views: Callable[[Tensor, str], list[Tensor]]
     tally: Callable[[Card], Tally]
     check_metric: Callable[[str, Card], None]

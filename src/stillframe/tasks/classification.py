@@ -150,6 +150,7 @@ TASK = Task(
     mix=mix,
     step=step,
     predict=predict,
+    views=views,
     tally=tally,
     check_metric=lambda name, card: check_metric(name, card.classes),
 )

@@ -1,0 +1,78 @@
+"""One image by its path or its id, judged as preprocessing judges it: what predicts sees what training saw."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from stillframe.config import Data
+from stillframe.data import idx
+from stillframe.data.decode import Picture, Refused, decode
+from stillframe.data.sources import detect, to_path
+
+
+def content_of(path: Path, max_megapixels: float) -> tuple[bytes, os.stat_result]:
+    """The bytes of a file and what the system said of it when they were read.
+
+    Raises:
+        Refused: not a regular file, or larger than any sane image of so many pixels.
+        OSError: it cannot be read.
+    """
+    limit = int(max_megapixels * 1e6 * 8) + (1 << 24)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise Refused("not a file: a folder" if stat.S_ISDIR(mode) else "not a file: a pipe, socket or device")
+    with path.open("rb") as file:
+        seen = os.fstat(file.fileno())
+        if seen.st_size > limit:
+            raise Refused(f"too large: {seen.st_size} bytes")
+        return file.read(), seen
+
+
+def read_image(path: Path, *, min_px: int, max_megapixels: float) -> Picture:
+    """Read and decode one image file.
+
+    Raises:
+        Refused: with the reason that preprocessing would write into quarantine.csv.
+    """
+    try:
+        content, _ = content_of(path, max_megapixels)
+    except (OSError, ValueError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"unreadable: {getattr(error, 'strerror', None) or error}") from None
+    return decode(content, min_px=min_px, max_megapixels=max_megapixels)
+
+
+class Originals:
+    """The source's images by the ids of prepared rows, as files or as rows of idx files."""
+
+    def __init__(self, folder: Path, data: Data, unpacked: Path) -> None:
+        """Open a source.
+
+        Args:
+            folder: the source.
+            data: section `data`.
+            unpacked: a folder for unpacked copies of idx files.
+
+        Raises:
+            FileNotFoundError: no such folder. ValueError: an idx file is damaged.
+        """
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not a folder: run `dvc repro fetch`, or set data.path to your images")
+        self.folder, self.data = folder, data
+        kind = detect(folder, data) if data.format == "auto" else data.format
+        self.files: dict[str, Path] = {}
+        if kind == "idx":
+            for path in idx.image_files(folder):
+                self.files[path.name.removesuffix(".gz")] = idx.unpacked(path, unpacked)
+
+    def __call__(self, row_id: str) -> Picture:
+        """The image of a row (Refused: it is no longer what was prepared)."""
+        if self.files:
+            name, number = row_id.split("#")
+            image = idx.pixels(self.files[name], int(number))
+            return Picture(image, "L", "IDX", image.shape[1], image.shape[0])
+        path = to_path(self.folder, row_id)
+        return read_image(path, min_px=self.data.min_px, max_megapixels=self.data.max_megapixels)

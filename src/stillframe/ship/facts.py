@@ -1,0 +1,75 @@
+"""What an exported file says of itself: everything that decides its answers, and where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+PREFIX = "stillframe."  # of the keys in the file's metadata
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The metadata of an exported file; each field is one key `stillframe.<field>`, its value JSON.
+
+    Attributes:
+        task: name of the task.
+        classes: names, in the order of the probabilities.
+        size: px, of the square pictures that the net is shown.
+        channels: 1 or 3, of these pictures; images of 1 and of 3 channels are taken.
+        resize: squash, pad or crop.
+        min_px: images with a shorter side below are not meant for it (`data.min_px`); refused by `predict`.
+        max_megapixels: larger images are refused by `predict`, from their header.
+        tta: the views whose logits are averaged: none, mirror or d4.
+        temperature: what logits are divided by.
+        threshold: probability of class 1 from which on it is the answer (two classes); None: the most probable class.
+        net: name of the net.
+        variant: fp32, or how it was made smaller.
+        data: name of the data set.
+        data_hash: `split_hash` of its card.
+        run_id: of the MLflow run; None when the record had not been taken.
+        git_commit: of the training; None outside git.
+    """
+
+    task: str
+    classes: list[str]
+    size: int
+    channels: int
+    resize: str
+    min_px: int
+    max_megapixels: float
+    tta: str
+    temperature: float
+    threshold: float | None
+    net: str
+    variant: str
+    data: str
+    data_hash: str
+    run_id: str | None
+    git_commit: str | None
+
+    def metadata(self) -> dict[str, str]:
+        """As text by key, for the file."""
+        return {f"{PREFIX}{key}": json.dumps(value, ensure_ascii=False) for key, value in asdict(self).items()}
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str], origin: str) -> Facts:
+        """From a file's metadata.
+
+        Raises:
+            ValueError: the file is not one of ours, or a value is damaged; names `origin`.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            text = metadata.get(PREFIX + field.name)
+            if text is None:
+                raise ValueError(f"{origin} says no {PREFIX}{field.name}: not a file that stillframe exported")
+            try:
+                values[field.name] = json.loads(text)
+            except json.JSONDecodeError:
+                raise ValueError(
+                    f"{origin}: {PREFIX}{field.name} = {text[:80]!r} is not JSON: export it anew"
+                ) from None
+        return cls(**values)

@@ -1,0 +1,118 @@
+"""From a trained net to one ONNX file that takes decoded images and gives probabilities and decisions."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stillframe.nets.build import Net
+from stillframe.paths import replacing
+from stillframe.ship.facts import Facts
+from stillframe.ship.preprocessing import IR_VERSION, OPSET, PIXELS, preprocessing
+from stillframe.tasks import find
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OUTPUTS = ("probabilities", "decisions")  # float32 (N, K), rows summing to 1; int64 (N,), class indices
+
+
+class Answer(nn.Module):
+    """A net with the frozen choices behind it: pictures (B, C, S, S) in 0..255 -> probabilities and decisions.
+
+    All views go through the net as one batch, so that the file holds the net once.
+    """
+
+    def __init__(self, net: Net, facts: Facts) -> None:
+        super().__init__()
+        self.net, self.views = net, find(facts.task).views
+        self.tta, self.temperature, self.threshold = facts.tta, facts.temperature, facts.threshold
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities float32 (B, K) and decisions int64 (B,)."""
+        views = self.views(image_BCHW, self.tta)
+        logits_BK = self.net(torch.cat(views)).unflatten(0, (len(views), -1)).mean(0)
+        probability_BK = (logits_BK / self.temperature).softmax(1)
+        if self.threshold is None:
+            return probability_BK, probability_BK.argmax(1)
+        return probability_BK, (probability_BK[:, 1] >= self.threshold).long()
+
+
+def net_graph(net: Net, facts: Facts) -> ModelProto:
+    """The net with its choices as ONNX, for batches of any size."""
+    example = torch.zeros((2, facts.channels, facts.size, facts.size))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which opsets its own passes were tried on
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice to torch's own developers
+        program = torch.onnx.export(
+            Answer(net, facts).eval(),
+            (example,),
+            dynamo=True,
+            input_names=[PIXELS],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    made: ModelProto = program.model_proto
+    for node in made.graph.node:
+        del node.metadata_props[:]  # stack traces of the machine that exported
+        node.doc_string = ""
+    return made
+
+
+def whole(net_model: ModelProto, facts: Facts) -> ModelProto:
+    """Preprocessing and net as one model with its metadata, checked.
+
+    Raises:
+        ValueError: the model does not hold what ONNX asks of it (an export that went wrong).
+    """
+    import onnx
+    from onnx import checker, compose, helper
+
+    front = compose.add_prefix(
+        preprocessing(facts.size, facts.resize, facts.channels), "prepare/", rename_inputs=False, rename_outputs=False
+    )
+    net_model.ir_version = front.ir_version = IR_VERSION
+    merged = compose.merge_models(front, net_model, io_map=[(PIXELS, PIXELS)], producer_name="stillframe")
+    merged.graph.name = facts.net
+    del merged.metadata_props[:]
+    helper.set_model_props(merged, facts.metadata())
+    try:
+        checker.check_model(merged, full_check=True)
+    except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"the exported graph of {facts.net} is not valid ONNX: {error}") from None
+    return merged
+
+
+def save(model: ModelProto, path: Path) -> None:
+    """Write a model, whole or not at all."""
+    import onnx
+
+    with replacing(path) as temporary:
+        onnx.save_model(model, str(temporary))
+
+
+def export(net: Net, facts: Facts, path: Path) -> None:
+    """Write the file of a net.
+
+    Args:
+        net: in evaluation mode, on the CPU.
+        facts: everything else that decides its answers.
+        path: of the file.
+
+    Raises:
+        ValueError: torch cannot export this net, or what it made is not valid.
+    """
+    try:
+        made = net_graph(net, facts)
+    except Exception as error:  # torch's exporter raises many kinds; each means that this net has no ONNX form
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"model.name = {facts.net!r} cannot be exported: {type(error).__name__}: {first}") from error
+    save(whole(made, facts), path)

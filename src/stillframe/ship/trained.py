@@ -1,0 +1,81 @@
+"""The trained net itself, asked as an exported file is: the same function as in validate and evaluate behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stillframe.config import Data
+from stillframe.data.decode import prepare
+from stillframe.fit.infer import load_net
+from stillframe.measure.calibrate import decide, softmax
+from stillframe.paths import read_json
+from stillframe.sample import Batch, Card
+from stillframe.ship.facts import Facts
+from stillframe.ship.model import Answers, check
+from stillframe.tasks import find
+
+
+def facts_of(trained: Path, validated: Path, card: Path, data: Data) -> Facts:
+    """What decides a trained model's answers, from what the stages wrote.
+
+    Raises:
+        FileNotFoundError: a stage has not run. ValueError: a file is damaged.
+    """
+    card_facts, choices, model = (
+        Card.read(card),
+        read_json(validated / "choices.json"),
+        read_json(trained / "model.json"),
+    )
+    run = trained / "run.json"
+    origin = read_json(run) if run.exists() else {}
+    return Facts(
+        task=model["task"],
+        classes=card_facts.classes,
+        size=card_facts.height,
+        channels=card_facts.channels,
+        resize=data.resize,
+        min_px=data.min_px,
+        max_megapixels=data.max_megapixels,
+        tta=choices["tta"],
+        temperature=choices["temperature"],
+        threshold=choices["threshold"],
+        net=model["name"],
+        variant="trained",
+        data=card_facts.name,
+        data_hash=card_facts.split_hash,
+        run_id=origin.get("run_id"),
+        git_commit=origin.get("git_commit"),
+    )
+
+
+class Trained:
+    """A folder of the train stage with the frozen choices; answers like `Exported`.
+
+    Attributes:
+        facts: what decides its answers.
+    """
+
+    def __init__(self, trained: Path, facts: Facts, *, threads: int = 0) -> None:
+        """Load the net on the CPU (FileNotFoundError, ValueError: as `load_net`)."""
+        self.net, task = load_net(trained)
+        self.task, self.facts = find(task), facts
+        if threads:
+            torch.set_num_threads(threads)
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Answers:
+        """Answer decoded images of any sizes (ValueError: an array that is no image)."""
+        for image in images:
+            check(image)
+        facts = self.facts
+        shown = np.stack([prepare(image, facts.size, facts.resize, facts.channels) for image in images])
+        nothing = torch.zeros(len(images), dtype=torch.int64)
+        batch = Batch(torch.from_numpy(shown).permute(0, 3, 1, 2), nothing, torch.ones(len(images)), nothing)
+        logits_NK = self.task.predict(self.net, batch, facts.tta).logits_BK.numpy()
+        probability_NK = softmax(logits_NK, facts.temperature)
+        decision_N = decide(probability_NK, facts.threshold).astype(np.int64)
+        return Answers(probability_NK.astype(np.float32), decision_N)

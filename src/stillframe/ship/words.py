@@ -1,0 +1,34 @@
+"""The table of the variants, for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def size(count: float) -> str:
+    """Bytes as "13.4 MB"."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def score(row: dict[str, Any], name: str) -> str:
+    """A score with its interval."""
+    text = f"{row['metrics'][name]:.4f}"
+    bounds = row["intervals"].get(name)
+    return f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else text
+
+
+def table_of(table: dict[str, Any]) -> str:
+    """All variants, one a line, the chosen one marked; the model above them."""
+    head = ("variant", "size", "p50 ms", "p99 ms", "images/s", "accuracy", "macro F1", "largest dp", "changed")
+    model = table["model"]["metrics"]
+    rows = [head, ("the model", "", "", "", "", f"{model['accuracy']:.4f}", f"{model['f1_macro']:.4f}", "", "")]
+    for row in table["variants"]:
+        mark = " *" if row["name"] == table["chosen"] and len(table["variants"]) > 1 else ""
+        speed = (f"{row['latency_ms_p50']:.1f}", f"{row['latency_ms_p99']:.1f}", f"{row['images_per_s']:,.0f}")
+        far = (f"{row['max_probability_difference']:.1e}", f"{row['changed_decisions']} of {table['images']:,}")
+        scores = (score(row, "accuracy"), score(row, "f1_macro"))
+        rows.append((row["name"] + mark, size(row["bytes"]), *speed, *scores, *far))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

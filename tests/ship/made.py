@@ -1,0 +1,70 @@
+"""A source folder, its prepared splits and an untrained net with frozen choices: what the export stage reads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillframe.config import Bound, Data, Export, Trainer, build
+from stillframe.data.prepare import prepare
+from stillframe.fit.infer import predict_split
+from stillframe.measure.decide import with_decisions
+from stillframe.nets import weights
+from stillframe.nets.build import NetSpec, rebuild
+from stillframe.paths import write_json
+from stillframe.sample import Card
+from stillframe.ship.facts import Facts
+from stillframe.ship.trained import facts_of
+
+SECTION = Export(
+    variants=["fp32"],
+    bound=Bound(probability=0.001, decisions=0.0),
+    batch_size=8,
+    threads=1,
+    latency_runs=3,
+    bootstrap=20,
+)
+TRAINER = {"max_epochs": 1, "batch_size": 4, "monitor": "f1_macro", "early_stopping": None, "accelerator": "cpu"}
+TRAINER |= {"devices": 0, "num_nodes": 1, "strategy": "auto", "precision": "fp32", "channels_last": True}
+TRAINER |= {"compile": False, "threads": 1, "workers": 0, "checkpoint_seconds": 60.0, "max_nonfinite": 3}
+TRAINER |= {"find_lr": False, "find_batch_size": False, "overfit_batches": 0, "limit_batches": 0, "resume_anyway": []}
+
+
+def trainer() -> Trainer:
+    made: Trainer = build("trainer", TRAINER)
+    return made
+
+
+class Stages:
+    """What the stages before export leave in a folder.
+
+    Attributes:
+        facts: of the model.
+    """
+
+    def __init__(self, folder: Path, source: Path, data: Data, *, tta: str = "none", threshold: float | None = None):
+        self.source, self.data = source, data
+        self.prepared, self.trained = folder / "data/prepared", folder / "artifacts/train"
+        self.validated, self.evaluated = folder / "artifacts/validate", folder / "artifacts/evaluate"
+        self.exported = folder / "artifacts/export"
+        prepare(source, data, seed=0, out=self.prepared, work=folder / ".work")
+        card = Card.read(self.prepared / "card.json")
+        torch.manual_seed(0)
+        spec = NetSpec(
+            "plain_cnn", len(card.classes), card.channels, card.height, card.mean, [0.05] * card.channels, 0.0, 0.0
+        )
+        net = rebuild(spec).eval()
+        self.trained.mkdir(parents=True)
+        weights.save(net, self.trained / "model.safetensors")
+        write_json(self.trained / "model.json", {"task": "classification", **asdict(spec)})
+        run = {"run_id": "r1", "git_commit": "c1", "journal": "j1", "tracking_uri": f"sqlite:///{folder}/m.db"}
+        write_json(self.trained / "run.json", run)
+        choices: dict[str, Any] = {"temperature": 1.3, "threshold": threshold, "tta": tta, "bins": 15, "notes": []}
+        write_json(self.validated / "choices.json", choices)
+        said = predict_split(self.trained, self.prepared / "test", trainer(), tta=tta, batch_size=8)
+        self.evaluated.mkdir(parents=True)
+        with_decisions(said, choices).to_parquet(self.evaluated / "predictions.parquet", index=False)
+        self.facts: Facts = facts_of(self.trained, self.validated, self.prepared / "card.json", data)
