@@ -196,6 +196,22 @@ def verify(args: argparse.Namespace) -> int:
     return 0 if found.equal else 1
 
 
+def predict(args: argparse.Namespace) -> int:
+    """Answer images: files, folders, patterns."""
+    from stillframe.ship import predicting
+
+    done = predicting.predict(
+        args.paths,
+        model=args.model,
+        out=args.out,
+        explain=args.explain,
+        batch=args.batch,
+        threads=args.threads,
+        quiet=args.quiet,
+    )
+    return 1 if args.strict and done.refused else 0
+
+
 def dag(args: argparse.Namespace) -> int:
     """Write or check the code dependencies in dvc.yaml."""
     from stillframe import dag as generator
@@ -227,7 +243,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, scores, report, compare, promote, gate, verify, ui, sync, dag):
+    for function in (check, use, compose, scores, report, predict, compare, promote, gate, verify, ui, sync, dag):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
@@ -243,6 +259,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("overrides", nargs="*", help="in Hydra's grammar: model=resnet18 optim.lr=3e-4")
         if function in (compose, dag):
             command.add_argument("--check", action="store_true", help="only say whether it is up to date (exit 1: no)")
+        if function is predict:
+            _predict_arguments(command)
         if function is compare:
             command.add_argument("sweep", nargs="?", help="name or folder of a sweep; without it the newest")
         if function is promote:
@@ -276,6 +294,23 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--host", default="127.0.0.1")
             command.add_argument("--port", type=int, default=5000)
     return top
+
+
+def _predict_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "paths", nargs="+", metavar="PATH", help="image files, folders, patterns such as 'in/**/*.png'"
+    )
+    command.add_argument(
+        "--model",
+        help="an .onnx file, artifacts/train, runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS; "
+        "without it artifacts/export/model.onnx",
+    )
+    command.add_argument("--out", default="csv", help="csv, jsonl or parquet to stdout (csv), or a file that ends so")
+    command.add_argument("--explain", action="store_true", help="heat maps into a folder beside the output file")
+    command.add_argument("--strict", action="store_true", help="exit 1 when a file was refused")
+    command.add_argument("--batch", type=int, default=32, help="images at a time (32)")
+    command.add_argument("--threads", type=int, default=0, help="of the model, and that read; 0: all cores")
+    command.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from stillframe.nets.build import NetSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.sample import Card
 from stillframe.ship.facts import Facts
+from stillframe.ship.shipping import Shipment
 from stillframe.ship.trained import facts_of
 
 SECTION = Export(
@@ -68,3 +69,9 @@ class Stages:
         self.evaluated.mkdir(parents=True)
         with_decisions(said, choices).to_parquet(self.evaluated / "predictions.parquet", index=False)
         self.facts: Facts = facts_of(self.trained, self.validated, self.prepared / "card.json", data)
+
+
+def shipment(stages: Stages, section: Export = SECTION) -> Shipment:
+    stages.exported.mkdir(parents=True, exist_ok=True)
+    places = {"source": stages.source, "test": stages.prepared / "test", "trained": stages.trained}
+    return Shipment(stages.facts, stages.data, section, seed=0, out=stages.exported, **places)

@@ -10,40 +10,12 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from made import SECTION, Stages
+from made import SECTION, Stages, shipment
 
 from stillframe.config import Bound, Data
 from stillframe.paths import read_json
 from stillframe.ship.model import Exported
-from stillframe.ship.shipping import Shipment
 from stillframe.ship.words import table_of
-
-
-def shipment(stages: Stages, section=SECTION) -> Shipment:
-    stages.exported.mkdir(parents=True, exist_ok=True)
-    places = {"source": stages.source, "test": stages.prepared / "test", "trained": stages.trained}
-    return Shipment(stages.facts, stages.data, section, seed=0, out=stages.exported, **places)
-
-
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """Class folders of colour and gray pictures of two sizes, all eight views, a tuned threshold; exported."""
-    from PIL import Image
-
-    from conftest import DATA
-    from stillframe.config import build
-    from tiny import picture
-
-    folder = tmp_path_factory.mktemp("shipped")
-    for at in range(40):
-        place = folder / "source" / ("cat", "dog ü")[at % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        size = {"width": 20 + 9 * (at % 3), "height": 31}
-        Image.fromarray(picture(at, channels=1 if at % 5 == 0 else 3, **size)).save(place / f"{at:02d}.png")
-    data: Data = build("data", {**DATA, "resize": "pad", "symmetry": "d4"})
-    stages = Stages(folder, folder / "source", data, tta="d4", threshold=0.4)
-    shipment(stages).ship(stages.evaluated)
-    return stages
 
 
 def test_the_file_answers_the_raw_files_as_the_model_answered_the_prepared_ones(shipped: Stages) -> None:

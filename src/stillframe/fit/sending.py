@@ -47,6 +47,40 @@ def connect(tracking: Tracking, uri: str) -> Any:
         return client
 
 
+def download(client: Any, model: str, to: Path) -> Path:
+    """The exported file of a run or of a registered model, in a folder of its own below `to`.
+
+    Args:
+        client: of the store.
+        model: `runs:/<run id>[/<artifact>]`, `models:/<name>/<version>` or `models:/<name>@<alias>`.
+        to: a folder.
+
+    Raises:
+        FileNotFoundError: the store has no such run, version or artifact.
+        ValueError: not of one of these forms.
+    """
+    from mlflow.exceptions import MlflowException
+
+    kind, _, rest = model.partition(":/")
+    run_id, _, artifact = rest.partition("/")
+    try:
+        if kind == "models":
+            name, at, alias = rest.partition("@")
+            name, _, version = (name, "", "") if at else rest.rpartition("/")
+            if not name or not (alias or version):
+                raise ValueError(f"{model}: not of the form models:/<name>/<version> or models:/<name>@<alias>")
+            ask = client.get_model_version_by_alias if at else client.get_model_version
+            run_id, artifact = str(ask(name, alias or version).run_id), ""
+        artifact = artifact or "export/model.onnx"
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of one file, on stderr
+        folder = to / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run_id, artifact, str(folder)))
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{model}: {artifact or 'no such model'}: {reason} (was it exported?)") from None
+
+
 def experiment_id(client: Any, name: str, uri: str) -> str:
     """The experiment's id; made if it is not there, with artifacts at an absolute place for a local store."""
     from mlflow.exceptions import MlflowException

@@ -41,6 +41,13 @@ def page_of(tracking: Tracking, uri: str, site: str) -> str:
     return f"{site}/#/{place}?workflowType=machine_learning"
 
 
+def download(model: str, tracking: Tracking, to: Path) -> Path:
+    """The exported file that an MLflow address means (`sending.download`), from the store of section `tracking`."""
+    from stillframe.fit import sending
+
+    return sending.download(sending.connect(tracking, tracking_uri(tracking)), model, to)
+
+
 class NotSent(RuntimeError):
     """What the sending process met."""
 
