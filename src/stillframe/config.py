@@ -114,6 +114,15 @@ class Schedule:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Distill:
+    """A trained net whose probabilities are learnt beside the labels (Hinton et al. 2015)."""
+
+    teacher: str  # a folder like artifacts/train, or runs:/<MLflow run id>
+    temperature: Annotated[float, Positive]  # both nets' logits are divided by it
+    weight: Annotated[float, Field(gt=0.0, le=1.0)]  # of the teacher; 1 - weight: of the labels
+
+
+@dataclass(frozen=True, config=STRICT)
 class Optim:
     """Section `optim`: loss, optimizer, schedule, regularisation."""
 
@@ -134,6 +143,7 @@ class Optim:
     clip_norm: float | None  # gradient norm; null: no clipping
     accumulate: Annotated[int, Field(ge=1)]  # batches a step
     ema_decay: float | None  # exponential moving average of the weights; null: off
+    distill: Distill | None  # learn from a larger trained net, too; null: from the labels alone
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -205,15 +215,29 @@ class Bound:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Prune:
+    """How much is taken out of a net, and how it learns to do without."""
+
+    share: Annotated[float, Fraction]  # of the weights (sparse), or of the channels of each layer (slim)
+    epochs: Annotated[int, AtLeast0]
+    lr: Annotated[float, Positive]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Export:
     """Section `export`: the file, the smaller ones beside it, and how they are measured."""
 
-    variants: list[Literal["fp32"]]
+    variants: list[Literal["fp32", "fp16", "int8", "sparse", "slim"]]  # fp32 is always made
+    choose: Literal["fp32", "fp16", "int8", "sparse", "slim", "smallest_within"]  # what model.onnx is
+    within: dict[str, float]  # smallest_within: score -> how far below fp32 on the validation split it may be
     bound: Bound  # of fp32
     batch_size: Annotated[int, Field(ge=1)]
     threads: Annotated[int, AtLeast0]  # of ONNX Runtime, and for reading; 0: all cores
     latency_runs: Annotated[int, Field(ge=3)]  # timed calls, at most; two seconds of them
     bootstrap: Annotated[int, AtLeast0]  # resamples for the 95 % intervals
+    calibrate: Annotated[int, Field(ge=1)]  # validation images that the ranges of int8 are seen on
+    sparse: Prune
+    slim: Prune
 
 
 @dataclass(frozen=True, config=STRICT)

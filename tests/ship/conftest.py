@@ -21,5 +21,5 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Stages:
         Image.fromarray(picture(at, channels=1 if at % 5 == 0 else 3, **size)).save(place / f"{at:02d}.png")
     data: Data = build("data", {**DATA, "resize": "pad", "symmetry": "d4"})
     stages = Stages(folder, folder / "source", data, tta="d4", threshold=0.4)
-    shipment(stages).ship(stages.evaluated)
+    shipment(stages).ship()
     return stages

@@ -8,25 +8,35 @@ from typing import Any
 
 import torch
 
-from stillframe.config import Bound, Data, Export, Trainer, build
+from stillframe.composing import compose
+from stillframe.config import Bound, Data, Export, Prune, Trainer, build
 from stillframe.data.prepare import prepare
 from stillframe.fit.infer import predict_split
+from stillframe.fit.lesson import Lesson
 from stillframe.measure.decide import with_decisions
 from stillframe.nets import weights
 from stillframe.nets.build import NetSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.sample import Card
 from stillframe.ship.facts import Facts
-from stillframe.ship.shipping import Shipment
+from stillframe.ship.shipping import Places, Shipment
 from stillframe.ship.trained import facts_of
+from stillframe.ship.variants import Workshop
+
+ROOT = Path(__file__).parents[2]
 
 SECTION = Export(
     variants=["fp32"],
+    choose="fp32",
+    within={"f1_macro": 0.5},
     bound=Bound(probability=0.001, decisions=0.0),
     batch_size=8,
     threads=1,
     latency_runs=3,
     bootstrap=20,
+    calibrate=8,
+    sparse=Prune(share=0.6, epochs=1, lr=1e-3),
+    slim=Prune(share=0.5, epochs=1, lr=1e-3),
 )
 TRAINER = {"max_epochs": 1, "batch_size": 4, "monitor": "f1_macro", "early_stopping": None, "accelerator": "cpu"}
 TRAINER |= {"devices": 0, "num_nodes": 1, "strategy": "auto", "precision": "fp32", "channels_last": True}
@@ -72,6 +82,13 @@ class Stages:
 
 
 def shipment(stages: Stages, section: Export = SECTION) -> Shipment:
+    """The export stage's work on made stages."""
+    values = compose(["data=folder", "augment=light", "model=plain_cnn"], ROOT / "conf")
+    sections = [build(name, values[name]) for name in ("augment", "model", "optim")]
+    prepared = stages.prepared
+    card = Card.read(prepared / "card.json")
+    nothing = prepared / "nothing"
+    lesson = Lesson("classification", 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
     stages.exported.mkdir(parents=True, exist_ok=True)
-    places = {"source": stages.source, "test": stages.prepared / "test", "trained": stages.trained}
-    return Shipment(stages.facts, stages.data, section, seed=0, out=stages.exported, **places)
+    places = Places(stages.source, prepared / "test", stages.evaluated, stages.exported)
+    return Shipment(Workshop(stages.facts, section, stages.trained, lesson, seed=0), stages.data, places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from made import SECTION, Stages, shipment
 
 from stillframe.config import Bound, Data
 from stillframe.paths import read_json
+from stillframe.ship import shipping
 from stillframe.ship.model import Exported
 from stillframe.ship.words import table_of
 
@@ -66,20 +68,22 @@ def test_what_is_no_image_is_refused(shipped: Stages, wrong: object) -> None:
         Exported(shipped.exported / "model.onnx", threads=1)([wrong])
 
 
-def test_a_file_that_answers_otherwise_fails_the_stage_with_the_numbers(shipped: Stages, tmp_path: Path) -> None:
+def test_a_file_that_answers_otherwise_fails_the_stage_with_the_numbers(
+    shipped: Stages, tmp_path: Path, monkeypatch: Any
+) -> None:
     """The predictions of another threshold: as if the choices had not been carried into the file."""
     said = pd.read_parquet(shipped.evaluated / "predictions.parquet")
     said["predicted"] = 1 - said["predicted"]
     said.to_parquet(tmp_path / "predictions.parquet")
     other = shipment(shipped)
-    other.out = tmp_path
-    other.make = lambda: [_copy(shipped.exported / "model.onnx", tmp_path / "fp32.onnx")]  # type: ignore[method-assign]
+    other.out = other.evaluated = tmp_path
+    monkeypatch.setattr(shipping, "make", lambda *_: [_copy(shipped.exported / "model.onnx", tmp_path / "fp32.onnx")])
     with pytest.raises(ValueError, match=r"8 of 8 decisions differ.*export\.bound.*accuracy of the file"):
-        other.ship(tmp_path)
+        other.ship()
     assert read_json(tmp_path / "export.json")["variants"][0]["changed_decisions"] == 8
     other.section = replace(SECTION, bound=Bound(probability=0.0, decisions=1.0))
     with pytest.raises(ValueError, match="largest probability difference"):
-        other.ship(tmp_path)
+        other.ship()
 
 
 def _copy(source: Path, to: Path) -> Path:
@@ -96,7 +100,7 @@ def test_idx_rows_and_jpeg_stored_images_are_held_against_their_source(
     }
     for name, (source, section) in made.items():
         stages = Stages(tmp_path / name, source, section)
-        table = shipment(stages).ship(stages.evaluated)
+        table = shipment(stages).ship()
         assert table["variants"][0]["changed_decisions"] == 0
         assert not (stages.exported / "unpacked").exists()
 

@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from stillframe import config
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
 from stillframe.data.online import make_online
-from stillframe.fit import probe, pruning
+from stillframe.fit import probe, pruning, teacher
 from stillframe.fit.callbacks import Average, Best, History, Pruned, Pruning, Resumable, Stopped
 from stillframe.fit.launch import keep_memory
 from stillframe.fit.module import Fit, NonFiniteLoss
@@ -29,6 +29,7 @@ from stillframe.fit.outputs import open_record, write_outputs
 from stillframe.fit.resume import WholeFiles, inputs_of, open_slot
 from stillframe.fit.tracking import Record
 from stillframe.measure.scores import higher_is_better
+from stillframe.nets.build import Net
 from stillframe.paths import read_json, write_json
 from stillframe.sample import Card
 from stillframe.tasks import find
@@ -115,6 +116,9 @@ class Training:
             self.val_rows = self.rows
         torch.manual_seed(plan.seed)
         self.net = self.task.build_net(plan.model, self.card)
+        self.teacher: Net | None = None
+        if plan.optim.distill is not None:
+            self.teacher = teacher.load(plan.optim.distill, plan.tracking, self.card, trained=plan.trained)
         self.slot, self.notes = open_slot(self._inputs(), list(plan.trainer.resume_anyway))
 
     def _check_metrics(self) -> None:
@@ -128,6 +132,11 @@ class Training:
         plan = self.plan
         folders = [plan.train, plan.val, *([plan.augmented] if plan.augmented.exists() else [])]
         data = [folder / "data-00000-of-00001.arrow" for folder in folders] + [plan.card]
+        if (
+            plan.optim.distill is not None
+            and (taught := Path(plan.optim.distill.teacher, "model.safetensors")).is_file()
+        ):
+            data.append(taught)
         here = Path(__file__).parent
         code = sorted(path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py"))
         return inputs_of(plan.params(), data, code)
@@ -165,6 +174,7 @@ class Training:
             seed=self.plan.seed,
             online=self.online,
             max_nonfinite=self.plan.trainer.max_nonfinite,
+            teacher=self.teacher,
         )
         stop = self.plan.trainer.early_stopping
         module.watched = {f"val/{self.plan.trainer.monitor}", f"val/{stop.metric if stop else 'loss'}"}

@@ -57,13 +57,19 @@ class Fit(pl.LightningModule):
         seed: int,
         online: Online | None,
         max_nonfinite: int,
+        teacher: Net | None = None,
     ) -> None:
-        """`online`: the augmentation that works on the batch, if any (per-item ones work in the loader)."""
+        """`online`: the augmentation that works on the batch, if any (per-item ones work in the loader).
+
+        `teacher`: the net of `optim.distill`; it is no part of this module, so that no checkpoint holds it.
+        """
         super().__init__()
         self.net, self.task, self.card = net, task, card
         self.optim, self.seed, self.unfreeze_after = optim, seed, model.unfreeze_after
         self.online = online if online is not None and online.where == "batch" else None
-        self.loss = task.make_loss(optim, card)
+        labels = task.make_loss(optim, card)
+        taught = task.distilled(labels, teacher, optim.distill) if teacher and optim.distill else labels
+        self.losses = {"train": taught, "val": labels}
         self.tallies = {"train": task.tally(card), "val": task.tally(card)}
         self.max_nonfinite = max_nonfinite
         self.nonfinite = torch.zeros((), dtype=torch.int64)
@@ -76,7 +82,7 @@ class Fit(pl.LightningModule):
 
     # -- one step, whatever the split -------------------------------------------------------------------------------
     def _step(self, batch: Batch, split: str) -> Tensor:
-        loss, prediction = self.task.step(self.net, batch, self.loss)
+        loss, prediction = self.task.step(self.net, batch, self.losses[split])
         self.tallies[split].update(prediction, batch, loss)
         return loss
 

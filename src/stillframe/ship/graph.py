@@ -44,7 +44,27 @@ class Answer(nn.Module):
 
 
 def net_graph(net: Net, facts: Facts) -> ModelProto:
-    """The net with its choices as ONNX, for batches of any size."""
+    """The net with its choices as ONNX, for batches of any size.
+
+    Args:
+        net: in evaluation mode, on the CPU.
+        facts: everything else that decides its answers.
+
+    Raises:
+        ValueError: torch cannot export this net.
+    """
+    try:
+        made = _exported(net, facts)
+    except Exception as error:  # torch's exporter raises many kinds; each means that this net has no ONNX form
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"model.name = {facts.net!r} cannot be exported: {type(error).__name__}: {first}") from error
+    for node in made.graph.node:
+        del node.metadata_props[:]  # stack traces of the machine that exported
+        node.doc_string = ""
+    return made
+
+
+def _exported(net: Net, facts: Facts) -> ModelProto:
     example = torch.zeros((2, facts.channels, facts.size, facts.size))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which opsets its own passes were tried on
     with warnings.catch_warnings():
@@ -61,9 +81,6 @@ def net_graph(net: Net, facts: Facts) -> ModelProto:
         )
     assert program is not None
     made: ModelProto = program.model_proto
-    for node in made.graph.node:
-        del node.metadata_props[:]  # stack traces of the machine that exported
-        node.doc_string = ""
     return made
 
 
@@ -82,6 +99,10 @@ def whole(net_model: ModelProto, facts: Facts) -> ModelProto:
     net_model.ir_version = front.ir_version = IR_VERSION
     merged = compose.merge_models(front, net_model, io_map=[(PIXELS, PIXELS)], producer_name="stillframe")
     merged.graph.name = facts.net
+    used = {"", *(node.domain for node in merged.graph.node)}
+    kept = [opset for opset in merged.opset_import if opset.domain in used]
+    del merged.opset_import[:]
+    merged.opset_import.extend(kept)  # tools declare all that they know
     del merged.metadata_props[:]
     helper.set_model_props(merged, facts.metadata())
     try:
@@ -97,22 +118,3 @@ def save(model: ModelProto, path: Path) -> None:
 
     with replacing(path) as temporary:
         onnx.save_model(model, str(temporary))
-
-
-def export(net: Net, facts: Facts, path: Path) -> None:
-    """Write the file of a net.
-
-    Args:
-        net: in evaluation mode, on the CPU.
-        facts: everything else that decides its answers.
-        path: of the file.
-
-    Raises:
-        ValueError: torch cannot export this net, or what it made is not valid.
-    """
-    try:
-        made = net_graph(net, facts)
-    except Exception as error:  # torch's exporter raises many kinds; each means that this net has no ONNX form
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"model.name = {facts.net!r} cannot be exported: {type(error).__name__}: {first}") from error
-    save(whole(made, facts), path)

@@ -3,59 +3,49 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stillframe.config import Data, Export
+from stillframe.config import Data
 from stillframe.data.reading import Originals
 from stillframe.data.store import Split
 from stillframe.data.workers import cores
-from stillframe.fit.infer import load_net
 from stillframe.paths import write_json
 from stillframe.ship import scoring
-from stillframe.ship.facts import Facts
-from stillframe.ship.graph import export
 from stillframe.ship.model import Answers, Exported
 from stillframe.ship.trained import Trained
+from stillframe.ship.variants import Workshop, choose, make
 
 MODEL, TABLE = "model.onnx", "export.json"
 
 
+@dataclass(frozen=True)
+class Places:
+    """The folders that the stage reads and writes."""
+
+    source: Path
+    test: Path
+    evaluated: Path
+    out: Path
+
+
 class Shipment:
-    """One trained model on its way into a file.
+    """One trained model on its way into files.
 
     Attributes:
-        facts: what decides the model's answers.
+        shop: what the files are made from.
         out: the stage's folder.
     """
 
-    def __init__(
-        self,
-        facts: Facts,
-        data: Data,
-        section: Export,
-        *,
-        seed: int,
-        source: Path,
-        test: Path,
-        trained: Path,
-        out: Path,
-    ) -> None:
-        self.facts, self.section, self.seed = facts, section, seed
-        self.test, self.trained, self.out = test, trained, out
-        self.threads = section.threads or cores()
-        self.originals = Originals(source, data, out / "unpacked")
-
-    def make(self) -> list[Path]:
-        """Write the file of each variant."""
-        net, _ = load_net(self.trained)
-        path = self.out / "fp32.onnx"
-        export(net, replace(self.facts, variant="fp32"), path)
-        return [path]
+    def __init__(self, shop: Workshop, data: Data, places: Places) -> None:
+        self.shop, self.facts, self.section = shop, shop.facts, shop.section
+        self.test, self.evaluated, self.out = places.test, places.evaluated, places.out
+        self.threads = self.section.threads or cores()
+        self.originals = Originals(places.source, data, self.out / "unpacked")
 
     def model(self, said: pd.DataFrame) -> Answers:
         """What the model says of the raw test files.
@@ -65,43 +55,49 @@ class Shipment:
         """
         if Split(self.test).encoding == "raw":
             return Answers(np.stack(said["probabilities"].to_list()), said["predicted"].to_numpy(dtype=np.int64))
-        net = Trained(self.trained, self.facts, threads=self.threads)
-        return scoring.answers(
-            net, self.originals, list(said["id"]), batch=self.section.batch_size, threads=self.threads
-        )
+        net = Trained(self.shop.trained, self.facts, threads=self.threads)
+        return self.ask(net, list(said["id"]))
+
+    def ask(self, file: scoring.Asked, ids: list[str]) -> Answers:
+        """What a file, or the net, says of source images."""
+        return scoring.answers(file, self.originals, ids, batch=self.section.batch_size, threads=self.threads)
 
     def weigh(self, path: Path, said: pd.DataFrame, model: Answers) -> dict[str, Any]:
         """One row of the table: size, speed, scores over the raw test files, distance from the model."""
         section, classes = self.section, self.facts.classes
         file, label_N = Exported(path, threads=self.threads), said["label"].to_numpy(dtype=np.int64)
-        answers = scoring.answers(
-            file, self.originals, list(said["id"]), batch=section.batch_size, threads=self.threads
-        )
+        answers = self.ask(file, list(said["id"]))
         image = self.originals(str(said["id"].iloc[0])).image
         speed = scoring.speed(file, image, runs=section.latency_runs, batch=section.batch_size)
-        return {
+        row = {
             "name": path.stem,
             "file": path.name,
             "bytes": path.stat().st_size,
             **asdict(speed),
             "metrics": scoring.scores(label_N, answers.decision_N, classes),
-            "intervals": scoring.intervals(label_N, answers, classes, resamples=section.bootstrap, seed=self.seed),
+            "intervals": scoring.intervals(label_N, answers, classes, resamples=section.bootstrap, seed=self.shop.seed),
             **scoring.difference(answers, model),
         }
+        return row if self.section.choose != "smallest_within" else {**row, "validation": self.validate(file)}
 
-    def ship(self, evaluated: Path) -> dict[str, Any]:
+    def validate(self, file: Exported) -> dict[str, float]:
+        """A file's scores over the raw validation files: what a choice between files may look at."""
+        table = Split(self.shop.lesson.val).table
+        answers = self.ask(file, list(table["id"]))
+        return scoring.scores(table["label"].to_numpy(dtype=np.int64), answers.decision_N, self.facts.classes)
+
+    def ship(self) -> dict[str, Any]:
         """Make, weigh and choose; returns what export.json holds.
 
         Raises:
-            ValueError: the file's answers are further from the model's than `export.bound` allows; with the numbers,
-                which are in export.json too.
+            ValueError: the fp32 file's answers are further from the model's than `export.bound` allows; with the
+                numbers, which are in export.json too.
         """
-        said = scoring.model_answers(evaluated)
-        model = self.model(said)
-        rows = [self.weigh(path, said, model) for path in self.make()]
-        label_N = said["label"].to_numpy(dtype=np.int64)
-        table = {
-            "chosen": rows[0]["name"],
+        said = scoring.model_answers(self.evaluated)
+        model, label_N = self.model(said), said["label"].to_numpy(dtype=np.int64)
+        rows = [self.weigh(path, said, model) for path in make(self.shop, self.out)]
+        table: dict[str, Any] = {
+            "chosen": choose(rows, self.section),
             "variants": rows,
             "model": {"metrics": scoring.scores(label_N, said["predicted"].to_numpy(np.int64), self.facts.classes)},
             "bound": asdict(self.section.bound),
@@ -109,8 +105,9 @@ class Shipment:
             "threads": self.threads,
             "batch_size": self.section.batch_size,
         }
-        (self.out / rows[0]["file"]).replace(self.out / MODEL)
-        rows[0]["file"] = MODEL
+        (chosen,) = (row for row in rows if row["name"] == table["chosen"])
+        (self.out / chosen["file"]).replace(self.out / MODEL)
+        chosen["file"] = MODEL
         shutil.rmtree(self.out / "unpacked", ignore_errors=True)
         write_json(self.out / TABLE, table)
         fault = scoring.refusal(rows[0], len(said), self.section.bound)

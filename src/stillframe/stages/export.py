@@ -6,14 +6,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stillframe.config import Data, Export, Tracking, read_params
+from stillframe.config import Augment, Data, Export, Model, Optim, Tracking, Trainer, read_params
 from stillframe.fit.tracking import attach, start_ahead
-from stillframe.paths import EVALUATE, EXPORT, PREPARED, RAW, SOURCE, TRAIN, VALIDATE, fresh_folder
+from stillframe.paths import AUGMENTED, EVALUATE, EXPORT, PREPARED, RAW, SOURCE, TRAIN, VALIDATE, fresh_folder
+from stillframe.sample import Card
 
 
 def run(
+    task: str,
     seed: int,
     data: Data,
+    augment: Augment,
+    model: Model,
+    optim: Optim,
+    trainer: Trainer,
     export: Export,
     tracking: Tracking,
     *,
@@ -22,23 +28,29 @@ def run(
     trained: Path = TRAIN,
     validated: Path = VALIDATE,
     evaluated: Path = EVALUATE,
+    train: Path = PREPARED / "train",
+    val: Path = PREPARED / "val",
     test: Path = PREPARED / "test",
     card: Path = PREPARED / "card.json",
+    augmented: Path = AUGMENTED,
     exported: Path = EXPORT,
 ) -> None:
-    """Write `exported`: model.onnx, the chosen variant, and export.json, the table of all of them.
+    """Write `exported`: model.onnx, the chosen variant, the others, and export.json, the table of all of them.
 
     Raises:
         ValueError: the net has no ONNX form, or the file's answers differ from the model's by more than `export.bound`.
     """
-    from stillframe.ship.shipping import MODEL, Shipment
+    from stillframe.fit.lesson import Lesson
+    from stillframe.ship.shipping import MODEL, Places, Shipment
     from stillframe.ship.trained import facts_of
+    from stillframe.ship.variants import Workshop
     from stillframe.ship.words import table_of
 
-    folder = source if source.exists() else raw
+    lesson = Lesson(task, seed, augment, model, optim, trainer, Card.read(card), train, val, augmented)
     facts, out = facts_of(trained, validated, card, data), fresh_folder(exported)
-    shipment = Shipment(facts, data, export, seed=seed, source=folder, test=test, trained=trained, out=out)
-    table = shipment.ship(evaluated)
+    shop = Workshop(facts, export, trained, lesson, seed)
+    places = Places(source if source.exists() else raw, test, evaluated, out)
+    table = Shipment(shop, data, places).ship()
     record(trained, tracking, table, out / MODEL)
     print(table_of(table))
     print(f"export: {out / MODEL} ({table['chosen']})")
@@ -61,6 +73,6 @@ def record(trained: Path, tracking: Tracking, table: dict[str, Any], model: Path
 if __name__ == "__main__":
     try:
         start_ahead()
-        run(*read_params("seed", "data", "export", "tracking"))
+        run(*read_params("task", "seed", "data", "augment", "model", "optim", "trainer", "export", "tracking"))
     except (ValueError, OSError) as problem:
         sys.exit(f"export: {problem}")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from stillframe.config import Model, Optim
+from stillframe.config import Distill, Model, Optim
 from stillframe.nets.build import Net
 from stillframe.sample import Batch, Card, Prediction
 
@@ -42,6 +42,7 @@ class Task:
         targets: kinds of targets beside the image, in albumentations' names ({} for class labels).
         build_net: a fresh net for the data of a card.
         make_loss: the loss of `optim` for the data of a card.
+        distilled: that loss with a trained net's answers beside the labels.
         mix: mixup and cutmix on a batch, or the batch unchanged.
         step: one training or validation step -> (loss, prediction).
         predict: the same function wherever a trained net answers.
@@ -53,6 +54,7 @@ class Task:
     targets: dict[str, str]
     build_net: Callable[[Model, Card], Net]
     make_loss: Callable[[Optim, Card], Loss]
+    distilled: Callable[[Loss, Net, Distill], Loss]
     mix: Callable[[Optim, Card, Batch], Batch]
     step: Callable[[Net, Batch, Loss], tuple[Tensor, Prediction]]
     predict: Callable[[Net, Batch, str], Prediction]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stillframe.config import Model, Optim
+from stillframe.config import Distill, Model, Optim
 from stillframe.measure.scores import check_metric, confusion_scores
 from stillframe.nets import build
 from stillframe.nets.build import Net
@@ -59,6 +59,31 @@ def make_loss(optim: Optim, card: Card) -> Loss:
         return (loss_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
 
     return loss
+
+
+def distilled(loss: Loss, teacher: Net, distill: Distill) -> Loss:
+    """A part of the loss is the distance from a teacher's probabilities (Hinton, Vinyals and Dean 2015).
+
+    (1 - weight) * loss + weight * T^2 * KL(teacher || student), both at temperature T, on the very pictures that the
+    student is shown, mixed and augmented ones too; the mean over the batch, weighted by the samples' weights.
+
+    Args:
+        loss: from the labels.
+        teacher: a trained net for the same classes; moved to the batch's device, and left as it is otherwise.
+        distill: temperature and weight.
+    """
+    heat, share = distill.temperature, distill.weight
+    teacher.eval().requires_grad_(False)
+
+    def both(logits_BK: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            wanted_BK = functional.log_softmax(teacher.to(logits_BK.device)(batch.image_BCHW) / heat, dim=1)
+        said_BK = functional.log_softmax(logits_BK.float() / heat, dim=1)
+        apart_B = functional.kl_div(said_BK, wanted_BK, reduction="none", log_target=True).sum(1)
+        apart = (apart_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
+        return (1 - share) * loss(logits_BK, batch) + share * heat**2 * apart
+
+    return both
 
 
 def mix(optim: Optim, card: Card, batch: Batch) -> Batch:
@@ -147,6 +172,7 @@ TASK = Task(
     targets={},
     build_net=build_net,
     make_loss=make_loss,
+    distilled=distilled,
     mix=mix,
     step=step,
     predict=predict,

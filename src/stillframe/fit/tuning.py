@@ -1,0 +1,87 @@
+"""A few more epochs for a net that was trained before and has lost a part of itself: the Trainer without a record."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from stillframe.config import Optim, Schedule
+from stillframe.data.loader import Batches, InOrder, Rows, make_loader
+from stillframe.data.online import make_online
+from stillframe.fit.callbacks import Best
+from stillframe.fit.lesson import Lesson
+from stillframe.fit.loop import silence_lightning
+from stillframe.fit.module import Fit
+from stillframe.measure.scores import higher_is_better
+from stillframe.nets import weights
+from stillframe.nets.build import Net
+from stillframe.tasks import find
+
+
+def tune(net: Net, lesson: Lesson, *, epochs: int, lr: float) -> float:
+    """Train a net on, in place, and leave it with the weights of its best epoch, in evaluation mode on the CPU.
+
+    The augmentation, the loss and the batch size are those of its training; the rate falls from `lr` by a cosine.
+
+    Returns:
+        The best value of `trainer.monitor` on the validation split; NaN without epochs.
+    """
+    if not epochs:
+        return float("nan")
+    silence_lightning()
+    device = "cuda" if lesson.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    schedule = Schedule(name="cosine", warmup_fraction=0.1, final_fraction=0.01)
+    optim = replace(lesson.optim, lr=lr, schedule=schedule, layer_decay=None, ema_decay=None, distill=None)
+    monitor = lesson.trainer.monitor
+    with tempfile.TemporaryDirectory(prefix="stillframe-tune-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice about loaders and loggers that are so on purpose
+        best = Best(Path(folder) / "best.safetensors", monitor, higher_is_better(monitor))
+        trainer = pl.Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=1,
+            max_epochs=epochs,
+            accumulate_grad_batches=optim.accumulate,
+            gradient_clip_val=optim.clip_norm,
+            callbacks=[best],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            deterministic="warn" if device == "cpu" else None,
+        )
+        trainer.fit(_module(net, lesson, optim, epochs, device))
+        weights.load(net.cpu(), best.path)
+    net.eval()
+    return float("nan") if best.value is None else best.value
+
+
+def _module(net: Net, lesson: Lesson, optim: Optim, epochs: int, device: str) -> Fit:
+    """The LightningModule with its loaders; everything learns."""
+    card, size = lesson.card, lesson.trainer.batch_size
+    online = make_online(
+        lesson.augment, image_size=card.height, channels=card.channels, device_type=device, seed=lesson.seed
+    )
+    folders = [lesson.train, *([lesson.augmented] if lesson.augmented.exists() else [])]
+    rows, val = Rows(folders, online), Rows([lesson.val])
+    module = Fit(
+        net,
+        find(lesson.task),
+        card,
+        model=lesson.model,
+        optim=optim,
+        seed=lesson.seed,
+        online=online,
+        max_nonfinite=lesson.trainer.max_nonfinite,
+    )
+    order = Batches(len(rows), size, seed=lesson.seed, position=lambda: (module.current_epoch, 0))
+    module.watched, module.batch_size = {f"val/{lesson.trainer.monitor}"}, size
+    module.total_steps = -(-len(order) // optim.accumulate) * epochs
+    module.loaders = (lambda _: make_loader(rows, order, 0), lambda: make_loader(val, InOrder(len(val), 4 * size), 0))
+    return module

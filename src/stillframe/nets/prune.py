@@ -1,0 +1,87 @@
+"""Nets with less in them: single weights set to zero, or whole channels taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from stillframe.nets.build import Net
+
+
+def _weighty(net: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Convolutions and linear layers: where the weights are."""
+    return [(module, "weight") for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+@contextmanager
+def sparse(net: Net, share: float) -> Iterator[None]:
+    """Set the smallest weights of all layers together to zero, by their magnitude (Han et al. 2015).
+
+    Inside, masks hold them there while the others learn; at the end they are plain zeros.
+
+    Args:
+        net: changed in place.
+        share: of the weights of convolutions and linear layers, 0 <= share < 1.
+    """
+    layers = _weighty(net)
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=share)
+    try:
+        yield
+    finally:
+        for module, name in layers:
+            prune.remove(module, name)  # type: ignore[no-untyped-call]
+
+
+def slim(net: Net, share: float) -> None:
+    """Take whole channels out, in place: those of the least magnitude over everything that depends on them.
+
+    Dependencies by torch-pruning (Fang et al. 2023, DepGraph); the classifier keeps its outputs, and the first layer
+    its inputs.
+
+    Args:
+        net: in evaluation mode, on the CPU.
+        share: of the channels of each layer, 0 <= share < 1.
+
+    Raises:
+        ValueError: this net's channels cannot be followed.
+    """
+    import torch_pruning
+
+    spec, head = net.spec, _head(net)
+    example = torch.zeros((1, len(spec.mean), spec.image_size, spec.image_size))
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+    try:
+        pruner = torch_pruning.pruner.BasePruner(
+            net.backbone,
+            example,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=share,
+            ignored_layers=[head],
+            round_to=8 if share else None,
+        )
+        pruner.step()
+        net.backbone(example)
+    except Exception as error:  # the library follows the net's graph, and each net fails in its own way
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"variant slim: the channels of {spec.name} cannot be taken out: {first}") from error
+
+
+def _head(net: Net) -> nn.Module:
+    """The last linear layer with one output a class."""
+    found = [
+        module for module in net.modules() if isinstance(module, nn.Linear) and module.out_features == net.spec.classes
+    ]
+    if not found:
+        raise ValueError(f"variant slim: {net.spec.name} has no linear layer of {net.spec.classes} outputs at its end")
+    return found[-1]
+
+
+def zeros(net: nn.Module) -> float:
+    """The share of weights of convolutions and linear layers that are zero."""
+    parts: list[torch.Tensor] = [getattr(module, name) for module, name in _weighty(net)]
+    return sum(int((part == 0).sum()) for part in parts) / max(1, sum(part.numel() for part in parts))
