@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 INTRO = "# Benchmarks\n\nMeasured by programs of this repository (`make bench`), not by hand.\n"
-PACKAGES = ("torch", "pytorch-lightning", "timm", "albumentations", "numpy", "dvc", "mlflow")
+PACKAGES = ("torch", "pytorch-lightning", "timm", "onnxruntime", "albumentations", "numpy", "dvc", "mlflow")
 
 
 @dataclass(frozen=True)

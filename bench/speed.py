@@ -36,14 +36,13 @@ ROWS = {  # number -> function
     6: "rows_keras:keras_epoch",
     7: "rows_dag:stages",
     8: "rows_data:preprocess",
+    9: "rows_ship:runtime",
     10: "rows_sweeps:cached_trial",
     11: "rows_sweeps:grid",
     12: "rows_sweeps:slots",
+    13: "rows_ship:predict_rate",
 }
 TOGETHER = (1, 7, 10, 11, 12)  # rows that share one clone
-LATER = [
-    Result(9, "ONNX Runtime fp32 against eager at batch 1", ">= 2 x, same decisions", "not built yet", None),
-]
 
 
 def find(number: int) -> Callable[[Setting], list[Result]]:
@@ -143,7 +142,7 @@ def main() -> None:
                 )
             print(f"   row {number} took {time.perf_counter() - at:.0f} s", flush=True)
     if given.write or not (given.only or given.quick):
-        write_page(section([*results, *LATER], setting, time.perf_counter() - started))
+        write_page(section(results, setting, time.perf_counter() - started))
 
 
 if __name__ == "__main__":
