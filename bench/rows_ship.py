@@ -1,4 +1,4 @@
-"""Rows 9 and 11: the exported file against eager PyTorch, and `stillframe predict` against a bare loop over arrays."""
+"""Rows 9 and 13: the exported file against eager PyTorch, and `stillframe predict` against a bare loop over arrays."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _compared(
 
 
 def predict_rate(setting: Setting) -> list[Result]:
-    """Row 11: files to a table, against the same file asked about arrays that are decoded already."""
+    """Row 13: files to a table, against the same file asked about arrays that are decoded already."""
     from stillframe.data.reading import read_image
     from stillframe.ship.predicting import predict
 
