@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
 
 def pictures(sweep: Sweep) -> list[Path]:
     """The page and the pictures for the parent run; whatever goes wrong with them, the sweep is not lost."""
+    if not sweep.trials():
+        return []
     try:
         from stillframe.sweep import review
 
