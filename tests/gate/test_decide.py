@@ -11,6 +11,7 @@ import yaml
 from checkouts import answers, write_export, write_run
 
 from stillframe import cli
+from stillframe.fit import sending
 from stillframe.gate.registry import Given, line_of
 from stillframe.paths import read_json
 
@@ -102,6 +103,8 @@ def test_a_version_keeps_its_exported_file(door) -> None:
         place = door.client.get_model_version(door.name, version).tags["stillframe.file"]
         brought = door.client.download_artifacts(run_id, place, str(door.folder))
         assert Path(brought).read_text(encoding="utf-8") == text
+        asked = sending.download(door.client, f"models:/{door.name}/{version}", door.folder / "brought" / version)
+        assert asked.read_text(encoding="utf-8") == text, "what `stillframe predict --model models:/...` opens"
 
 
 def test_a_dry_run_changes_nothing(door, capsys) -> None:

@@ -47,6 +47,9 @@ def connect(tracking: Tracking, uri: str) -> Any:
         return client
 
 
+FILE = "stillframe.file"  # tag of a version: the exported file that the gate judged, among its run's artifacts
+
+
 def download(client: Any, model: str, to: Path) -> Path:
     """The exported file of a run or of a registered model, in a folder of its own below `to`.
 
@@ -70,7 +73,8 @@ def download(client: Any, model: str, to: Path) -> Path:
             if not name or not (alias or version):
                 raise ValueError(f"{model}: not of the form models:/<name>/<version> or models:/<name>@<alias>")
             ask = client.get_model_version_by_alias if at else client.get_model_version
-            run_id, artifact = str(ask(name, alias or version).run_id), ""
+            found = ask(name, alias or version)
+            run_id, artifact = str(found.run_id), found.tags.get(FILE, "")
         artifact = artifact or "export/model.onnx"
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of one file, on stderr
         folder = to / run_id

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.config import Data, Tracking, read_params
+from stillframe.fit.sending import FILE
 from stillframe.fit.tracking import JOURNALS
 from stillframe.gate import evidence, judge, rules
 from stillframe.gate.evidence import Evidence
 from stillframe.gate.judge import Finding
-from stillframe.gate.registry import DIGEST, EVIDENCE, FILE, GATE, LONGEST_TAG, SOURCE, VERDICT, Registry
+from stillframe.gate.registry import DIGEST, EVIDENCE, GATE, LONGEST_TAG, SOURCE, VERDICT, Registry
 from stillframe.gate.rules import Rules
 from stillframe.paths import TRAIN, read_json, write_json
 

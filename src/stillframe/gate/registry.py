@@ -18,7 +18,6 @@ DIGEST, EVIDENCE, GATE, VERDICT = (
     f"stillframe.{word}" for word in ("digest", "evidence", "gate", "gate.verdict")
 )  # tags of a version; the last two also of its run
 SOURCE = "stillframe.source"
-FILE = "stillframe.file"  # of a version: the exported file among the artifacts of its run
 LONGEST_TAG = 4900
 
 
