@@ -10,6 +10,11 @@ from pathlib import Path
 from stillframe import __version__
 from stillframe.paths import PARAMS
 
+MODEL = (
+    "an .onnx file, artifacts/train, runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS; "
+    "without it artifacts/export/model.onnx"
+)
+
 
 def check(args: argparse.Namespace) -> int:
     """Audit a folder; 1 when preprocessing would refuse it."""
@@ -212,6 +217,15 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if args.strict and done.refused else 0
 
 
+def serve(args: argparse.Namespace) -> int:
+    """Answer images over HTTP, until SIGTERM or Ctrl-C."""
+    try:
+        from stillframe.serve import running
+    except ModuleNotFoundError as missing:
+        raise ValueError(f"{missing.name} is not installed: pip install 'stillframe[serving]'") from None
+    return running.serve(args.model, config=args.config, host=args.host, port=args.port, threads=args.threads)
+
+
 def dag(args: argparse.Namespace) -> int:
     """Write or check the code dependencies in dvc.yaml."""
     from stillframe import dag as generator
@@ -243,7 +257,22 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (check, use, compose, scores, report, predict, compare, promote, gate, verify, ui, sync, dag):
+    for function in (
+        check,
+        use,
+        compose,
+        scores,
+        report,
+        predict,
+        serve,
+        compare,
+        promote,
+        gate,
+        verify,
+        ui,
+        sync,
+        dag,
+    ):
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
@@ -261,6 +290,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--check", action="store_true", help="only say whether it is up to date (exit 1: no)")
         if function is predict:
             _predict_arguments(command)
+        if function is serve:
+            _serve_arguments(command)
         if function is compare:
             command.add_argument("sweep", nargs="?", help="name or folder of a sweep; without it the newest")
         if function is promote:
@@ -300,17 +331,21 @@ def _predict_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "paths", nargs="+", metavar="PATH", help="image files, folders, patterns such as 'in/**/*.png'"
     )
-    command.add_argument(
-        "--model",
-        help="an .onnx file, artifacts/train, runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS; "
-        "without it artifacts/export/model.onnx",
-    )
+    command.add_argument("--model", help=MODEL)
     command.add_argument("--out", default="csv", help="csv, jsonl or parquet to stdout (csv), or a file that ends so")
     command.add_argument("--explain", action="store_true", help="heat maps into a folder beside the output file")
     command.add_argument("--strict", action="store_true", help="exit 1 when a file was refused")
     command.add_argument("--batch", type=int, default=32, help="images at a time (32)")
     command.add_argument("--threads", type=int, default=0, help="of the model, and that read; 0: all cores")
     command.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+
+
+def _serve_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", help=MODEL)
+    command.add_argument("--config", type=Path, metavar="FILE", help="settings as YAML: docs/serve.md has them all")
+    command.add_argument("--host", help="the address to listen at (127.0.0.1)")
+    command.add_argument("--port", type=int, help="8000; 0: any free one")
+    command.add_argument("--threads", type=int, help="of one model call; 0: all cores")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -309,7 +309,11 @@ def build(section: str, values: Any, origin: str = str(PARAMS)) -> Any:
     Raises:
         ValueError: unknown, missing or ill-typed keys, one line each, with the nearest right name.
     """
-    kind = TYPES[section]
+    return checked(section, TYPES[section], values, origin)
+
+
+def checked(section: str, kind: Any, values: Any, origin: str) -> Any:
+    """Values as a strict dataclass that need not be a section of params.yaml (ValueError as in `build`)."""
     try:
         return TypeAdapter(kind, config=None if is_dataclass(kind) else STRICT).validate_json(json.dumps(values))
     except ValidationError as error:

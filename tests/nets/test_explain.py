@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from stillframe.nets.explain import explain, last_feature_map, overlay
+from stillframe.nets.explain import explain, last_feature_map
+from stillframe.nets.overlay import overlay
 
 
 class Bright(nn.Module):

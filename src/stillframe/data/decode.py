@@ -57,6 +57,11 @@ ORIENTATION = 0x0112  # the EXIF tag
 class Refused(ValueError):
     """An image that is not used; the text is "kind: detail" for quarantine.csv."""
 
+    @property
+    def kind(self) -> str:
+        """The part that is counted."""
+        return str(self).split(":", 1)[0]
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -119,24 +119,3 @@ def _scaled(heat_BHW: Tensor) -> NDArray[np.float32]:
     top = heat_BHW.amax((1, 2), keepdim=True) if len(heat_BHW) else heat_BHW
     scaled = torch.where(top > 0, heat_BHW / top.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
     return np.asarray(scaled.clamp(0.0, 1.0).numpy(), dtype=np.float32)
-
-
-def overlay(image_HWC: NDArray[np.uint8], heat_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture, and to its right the same picture under its heat map.
-
-    Args:
-        image_HWC: uint8, 1 or 3 channels.
-        heat_HW: 0..1.
-
-    Returns:
-        uint8 RGB, (H, 2 W, 3); where the heat is 0 the right half is the picture in gray.
-    """
-    import cv2
-
-    rgb = image_HWC if image_HWC.shape[2] == 3 else np.repeat(image_HWC, 3, axis=2)
-    gray = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.float32)
-    levels = np.round(np.clip(heat_HW, 0.0, 1.0) * 255).astype(np.uint8)
-    colour = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32)
-    strength = 0.7 * np.clip(heat_HW, 0.0, 1.0)[..., None]
-    mixed = gray * (1 - strength) + colour * strength
-    return np.concatenate([rgb, np.round(mixed).astype(np.uint8)], axis=1)

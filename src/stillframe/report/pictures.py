@@ -11,7 +11,8 @@ import torch
 from stillframe.data.store import Split
 from stillframe.measure.tables import write_csv
 from stillframe.nets.build import Net
-from stillframe.nets.explain import explain, overlay
+from stillframe.nets.explain import explain
+from stillframe.nets.overlay import overlay
 from stillframe.sample import Card
 
 

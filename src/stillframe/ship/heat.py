@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.data.decode import Pixels, prepare
+from stillframe.nets.overlay import overlay
 from stillframe.paths import replacing
 from stillframe.ship.model import Exported
 
+OCCLUSION = "occlusion"
 CELLS = 8  # a side: the grid on which covers lie
 COVER = 2  # cells a side that are covered at a time
 
@@ -50,28 +52,32 @@ def occlusion(file: Exported, picture_HWC: Pixels, decision: int) -> NDArray[np.
     return np.asarray(heat / top if top > 0 else heat, dtype=np.float32)
 
 
-def heat_of(model: Any, image: Pixels, decision: int) -> tuple[Pixels, NDArray[np.float32]]:
-    """The picture that the net was shown, and its heat map (H, W) in 0..1, by the method that the model allows."""
+def heat_of(model: Any, image: Pixels, decision: int) -> tuple[Pixels, NDArray[np.float32], str]:
+    """The picture that the net was shown, its heat map (H, W) in 0..1, and the method, which the model decides."""
     facts = model.facts
     picture = prepare(image, facts.size, facts.resize, facts.channels)
     if isinstance(model, Exported):
-        return picture, occlusion(model, picture, decision)
+        return picture, occlusion(model, picture, decision), OCCLUSION
     import torch
 
     from stillframe.nets.explain import explain
 
     image_BCHW = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
-    return picture, explain(model.net, image_BCHW, torch.tensor([decision]))[0][0]
+    heat_BHW, method = explain(model.net, image_BCHW, torch.tensor([decision]))
+    return picture, heat_BHW[0], method
 
 
 def draw(model: Any, image: Pixels, decision: int, path: Path) -> None:
     """Write the picture beside itself under its heat map, as PNG."""
+    picture, heat, _ = heat_of(model, image, decision)
+    with replacing(path) as temporary:
+        temporary.write_bytes(png(overlay(picture, heat)))
+
+
+def png(image_HW3: Pixels) -> bytes:
+    """An RGB image as PNG."""
     import cv2
 
-    from stillframe.nets.explain import overlay
-
-    picture, heat = heat_of(model, image, decision)
-    done, content = cv2.imencode(".png", overlay(picture, heat)[..., ::-1])
+    done, content = cv2.imencode(".png", image_HW3[..., ::-1])
     assert done
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.tobytes())
+    return content.tobytes()
