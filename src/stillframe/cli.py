@@ -252,6 +252,9 @@ def pairs(texts: list[str]) -> dict[str, str]:
     return out
 
 
+COMMANDS = (check, use, compose, scores, report, predict, serve, compare, promote, gate, verify, ui, sync, dag)
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their arguments."""
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
