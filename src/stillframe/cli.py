@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from stillframe import __version__
+from stillframe.arguments import ARGUMENTS
 from stillframe.paths import PARAMS
-
-MODEL = (
-    "an .onnx file, artifacts/train, runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS; "
-    "without it artifacts/export/model.onnx"
-)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -260,95 +255,13 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stillframe", description="From a folder of images to an evaluated model.")
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for function in (
-        check,
-        use,
-        compose,
-        scores,
-        report,
-        predict,
-        serve,
-        compare,
-        promote,
-        gate,
-        verify,
-        ui,
-        sync,
-        dag,
-    ):
+    for function in COMMANDS:
         words = str(function.__doc__).splitlines()[0]
         command = commands.add_parser(function.__name__, help=words, description=words)
         command.set_defaults(function=function)
-        if function in (check, use):
-            command.add_argument("folder", type=Path, help="class folders, split folders, a table or idx files")
-            command.add_argument(
-                "--table", help="CSV or Parquet file in the folder; else the layout is found by looking"
-            )
-            command.add_argument(
-                "--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help="path, label, split, group, weight"
-            )
-        if function is compose:
-            command.add_argument("overrides", nargs="*", help="in Hydra's grammar: model=resnet18 optim.lr=3e-4")
-        if function in (compose, dag):
-            command.add_argument("--check", action="store_true", help="only say whether it is up to date (exit 1: no)")
-        if function is predict:
-            _predict_arguments(command)
-        if function is serve:
-            _serve_arguments(command)
-        if function is compare:
-            command.add_argument("sweep", nargs="?", help="name or folder of a sweep; without it the newest")
-        if function is promote:
-            command.add_argument("trial", help="its number, or best")
-            command.add_argument("--sweep", help="name or folder; without it the newest")
-            command.add_argument(
-                "--repeat", type=int, default=0, help="of several seeds or folds the run of this number"
-            )
-            command.add_argument("--name", help="of the registered model; without it the data set's")
-        if function is gate:
-            command.add_argument("--model", help="name of the registered model; without it the data set's")
-            command.add_argument("--rules", default="default", help="a file, or the name of one in conf/gate")
-            command.add_argument("--dry-run", action="store_true", help="only say what would come of it")
-            command.add_argument(
-                "--rollback",
-                nargs="?",
-                const="previous",
-                metavar="VERSION",
-                help="the alias back, to the champion before",
-            )
-        if function is verify:
-            command.add_argument("run", nargs="?", help="id of an MLflow run; without it the run of this checkout")
-            command.add_argument(
-                "--within",
-                type=float,
-                default=0.0,
-                help="metrics this far apart are equal; files may then differ",
-            )
-            command.add_argument("--keep", action="store_true", help="leave the clone in .work")
-        if function is ui:
-            command.add_argument("--host", default="127.0.0.1")
-            command.add_argument("--port", type=int, default=5000)
+        if function.__name__ in ARGUMENTS:
+            ARGUMENTS[function.__name__](command)
     return top
-
-
-def _predict_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "paths", nargs="+", metavar="PATH", help="image files, folders, patterns such as 'in/**/*.png'"
-    )
-    command.add_argument("--model", help=MODEL)
-    command.add_argument("--out", default="csv", help="csv, jsonl or parquet to stdout (csv), or a file that ends so")
-    command.add_argument("--explain", action="store_true", help="heat maps into a folder beside the output file")
-    command.add_argument("--strict", action="store_true", help="exit 1 when a file was refused")
-    command.add_argument("--batch", type=int, default=32, help="images at a time (32)")
-    command.add_argument("--threads", type=int, default=0, help="of the model, and that read; 0: all cores")
-    command.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
-
-
-def _serve_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", help=MODEL)
-    command.add_argument("--config", type=Path, metavar="FILE", help="settings as YAML: docs/serve.md has them all")
-    command.add_argument("--host", help="the address to listen at (127.0.0.1)")
-    command.add_argument("--port", type=int, help="8000; 0: any free one")
-    command.add_argument("--threads", type=int, help="of one model call; 0: all cores")
 
 
 def main(argv: list[str] | None = None) -> int:
