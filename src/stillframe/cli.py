@@ -137,7 +137,7 @@ def sync(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """One page about a sweep: who leads, by how much beyond chance, at what cost, and where they disagree."""
-    from stillframe.sweep import review
+    from stillframe.sweep.review import pictures as review
 
     page, *rest = review.pictures(review.find(args.sweep))
     print(page)
@@ -147,8 +147,8 @@ def compare(args: argparse.Namespace) -> int:
 
 def promote(args: argparse.Namespace) -> int:
     """Apply a sweep's trial to this checkout and register its model in MLflow."""
-    from stillframe.sweep import review
     from stillframe.sweep.promote import promote as apply_and_register
+    from stillframe.sweep.review import pictures as review
 
     sweep = review.find(args.sweep)
     trial, model, version = apply_and_register(sweep, args.trial, args.repeat, args.name)

@@ -68,7 +68,7 @@ def pictures(sweep: Sweep) -> list[Path]:
     if not sweep.trials():
         return []
     try:
-        from stillframe.sweep import review
+        from stillframe.sweep.review import pictures as review
 
         return review.pictures(sweep)
     except Exception as error:

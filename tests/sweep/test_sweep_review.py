@@ -19,10 +19,12 @@ from stillframe.data.store import SplitWriter
 from stillframe.paths import write_json
 from stillframe.sample import Card
 from stillframe.sweep import __main__ as door
-from stillframe.sweep import originals, promote, review
-from stillframe.sweep.candidates import Findings, settings, short_names
-from stillframe.sweep.compare_page import table
-from stillframe.sweep.importance import importance
+from stillframe.sweep import promote
+from stillframe.sweep.review import originals
+from stillframe.sweep.review import pictures as review
+from stillframe.sweep.review.candidates import Findings, settings, short_names
+from stillframe.sweep.review.importance import importance
+from stillframe.sweep.review.page import table
 from stillframe.sweep.store import Repeat, Sweep, Trial
 
 IMAGES = 200

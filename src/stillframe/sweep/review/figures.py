@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from stillframe.report.figures import COLOURS, FAINT, INK, percent_axis, short, styled
 from stillframe.report.words import METRICS
-from stillframe.sweep.candidates import Axis, Candidate, Findings, is_share
+from stillframe.sweep.review.candidates import Axis, Candidate, Findings, is_share
 
 GREY, GOLD = "#9aa5b1", COLOURS[1]
 MOST_AXES = 8

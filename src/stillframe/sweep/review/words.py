@@ -6,8 +6,8 @@ import math
 
 from stillframe.measure.compare import SAME, UNKNOWN, WORSE, Difference, Spread
 from stillframe.report import words
-from stillframe.sweep.candidates import Candidate, Findings, is_share
-from stillframe.sweep.compare_figures import title_of
+from stillframe.sweep.review.candidates import Candidate, Findings, is_share
+from stillframe.sweep.review.figures import title_of
 
 FEW_REPEATS = 4
 LONG_S = 7200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from stillframe.sweep.candidates import Axis, Findings
+from stillframe.sweep.review.candidates import Axis, Findings
 
 LEAST = 4  # trials below which a share would only be noise
 

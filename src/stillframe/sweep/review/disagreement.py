@@ -11,8 +11,8 @@ import pandas as pd
 from stillframe.data.store import Split
 from stillframe.measure.scores import confusion
 from stillframe.report.inputs import Picture
-from stillframe.sweep import originals
-from stillframe.sweep.candidates import Candidate, Findings
+from stillframe.sweep.review import originals
+from stillframe.sweep.review.candidates import Candidate, Findings
 
 TOP = 4  # candidates that are put side by side
 MOST_IMAGES = 24

@@ -11,10 +11,10 @@ import pandas as pd
 from stillframe.measure.compare import SAME, UNKNOWN, WORSE
 from stillframe.report import page as report_page
 from stillframe.report import words as report_words
-from stillframe.sweep import compare_words as words
-from stillframe.sweep.candidates import BEST, Candidate, Findings
-from stillframe.sweep.compare_figures import title_of
-from stillframe.sweep.disagreement import Disagreement
+from stillframe.sweep.review import words
+from stillframe.sweep.review.candidates import BEST, Candidate, Findings
+from stillframe.sweep.review.disagreement import Disagreement
+from stillframe.sweep.review.figures import title_of
 from stillframe.sweep.store import Trial
 
 HERE = Path(__file__).parent

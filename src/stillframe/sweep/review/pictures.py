@@ -10,12 +10,12 @@ from stillframe.measure.tables import write_csv
 from stillframe.paths import write_text
 from stillframe.report.figures import save
 from stillframe.report.inputs import data_uri
-from stillframe.sweep import compare_figures as figures
 from stillframe.sweep import store
-from stillframe.sweep.candidates import Findings
-from stillframe.sweep.compare_page import render, table
-from stillframe.sweep.disagreement import Disagreement, disagreement
-from stillframe.sweep.importance import importance
+from stillframe.sweep.review import figures
+from stillframe.sweep.review.candidates import Findings
+from stillframe.sweep.review.disagreement import Disagreement, disagreement
+from stillframe.sweep.review.importance import importance
+from stillframe.sweep.review.page import render, table
 from stillframe.sweep.store import Sweep
 
 SENT = ("parallel_coordinates", "importance")  # figures that also lie beside the page

@@ -1,0 +1,1 @@
+"""The page about a sweep: leaderboard, cost, parameters, disagreements."""
