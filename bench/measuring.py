@@ -108,8 +108,8 @@ def machine() -> str:
     return f"{cpu} ({', '.join(flags)}), {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {platform.system()}"
 
 
-def section(results: Sequence[Result], setting: Setting, seconds: float) -> str:
-    """The part of the page between the markers."""
+def section(results: Sequence[Result], setting: Setting, when: str) -> str:
+    """The part of the page between the markers; `when`: how long it took, or what was measured when."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     commit = call("git", "describe", "--always", "--dirty", cwd=ROOT, env=dict(os.environ)).strip()
     verdict = {True: "yes", False: "**no**", None: "-"}
@@ -120,7 +120,7 @@ def section(results: Sequence[Result], setting: Setting, seconds: float) -> str:
         BEGIN,
         "## Speed",
         "",
-        f"`python -m bench.speed`, {date.today()}, commit {commit}, {seconds / 60:.1f} minutes.{trial}  ",
+        f"`python -m bench.speed`, {date.today()}, commit {commit}, {when}.{trial}  ",
         f"Machine: {machine()}; GPUs unused. Load average at the end: {os.getloadavg()[0]:.1f}.  ",
         f"Python {platform.python_version()}, {versions}.",
         "",

@@ -101,6 +101,13 @@ def _drain(terminal: int, log: Path) -> None:
             file.flush()
 
 
+def kept(folders: list[Path]) -> list[Result]:
+    """The rows that `--keep` left in these folders, by number; of a row that lies in several the last one's."""
+    files = {path.name: path for folder in folders for path in sorted(folder.glob("row*.json"))}
+    found = [Result(**values) for path in files.values() for values in json.loads(path.read_text(encoding="utf-8"))]
+    return sorted(found, key=lambda result: result.number)
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description=(__doc__ or "").split("\n")[0])
@@ -110,6 +117,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it, with the logs of the rows")
     parser.add_argument("--write", action="store_true", help="write the page even with --only or --quick")
+    parser.add_argument("--page-from", type=Path, nargs="+", help="write the page from rows kept there; later ones win")
+    parser.add_argument("--note", default="", help="for the page: what was measured when")
     parser.add_argument("--keras", type=Path, default=ROOT / ".work/bench/keras", help="environment for row 6")
     for name, kind in (("--row", int), ("--work", Path), ("--answer", Path)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)  # of the row's own process
@@ -124,6 +133,11 @@ def main() -> None:
         setting = Setting(given.work, given.threads, given.quick, images, given.keras)
         results = find(given.row)(setting)
         given.answer.write_text(json.dumps([asdict(result) for result in results]), encoding="utf-8")
+        return
+    if given.page_from:
+        write_page(
+            section(kept(given.page_from), Setting(Path(), given.threads, False, images, given.keras), given.note)
+        )
         return
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="stillframe-bench-") as name:
@@ -142,7 +156,7 @@ def main() -> None:
                 )
             print(f"   row {number} took {time.perf_counter() - at:.0f} s", flush=True)
     if given.write or not (given.only or given.quick):
-        write_page(section(results, setting, time.perf_counter() - started))
+        write_page(section(results, setting, f"{(time.perf_counter() - started) / 60:.1f} minutes"))
 
 
 if __name__ == "__main__":
