@@ -41,6 +41,8 @@ ROWS = {  # number -> function
     11: "rows_sweeps:grid",
     12: "rows_sweeps:slots",
     13: "rows_ship:predict_rate",
+    14: "rows_serving:batching",
+    15: "rows_serving:against_mlflow",
 }
 TOGETHER = (1, 7, 10, 11, 12)  # rows that share one clone
 

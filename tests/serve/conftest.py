@@ -16,9 +16,9 @@ from stillframe.nets import weights
 from stillframe.nets.build import NetSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.serve.app import make_app
-from stillframe.serve.service import Service, digest_of
+from stillframe.serve.service import Service
 from stillframe.serve.settings import read
-from stillframe.ship.facts import Facts
+from stillframe.ship.facts import Facts, digest_of
 from stillframe.ship.graph import net_graph, save, whole
 from stillframe.ship.model import Exported
 

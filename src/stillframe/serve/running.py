@@ -19,8 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stillframe.paths import EXPORT
 from stillframe.serve.app import make_app
-from stillframe.serve.service import Service, digest_of
+from stillframe.serve.service import Service
 from stillframe.serve.settings import KEY_VARIABLE, Settings, keys, read
+from stillframe.ship.facts import digest_of
 from stillframe.ship.model import Exported
 from stillframe.ship.opening import open_model
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 PREFIX = "stillframe."  # of the keys in the file's metadata
@@ -73,3 +75,9 @@ class Facts:
                     f"{origin}: {PREFIX}{field.name} = {text[:80]!r} is not JSON: export it anew"
                 ) from None
         return cls(**values)
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file: which one it was that answered."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

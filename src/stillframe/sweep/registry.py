@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stillframe.paths import read_json
+from stillframe.paths import EXPORT, read_json
+from stillframe.serve import flavour
+from stillframe.ship.opening import FILE
 from stillframe.sweep.record import client_of
 from stillframe.sweep.store import Repeat, Sweep, Trial
 
@@ -17,7 +19,8 @@ def register(sweep: Sweep, trial: Trial, one: Repeat, values: dict[str, Any], tr
 
     The artifacts are those of the run that trained: the trial's own, or, where the training came from the cache, the
     one in artifacts/train/run.json. Where neither has them, those of `trained` are sent. A model that is registered
-    already keeps its version. Raises what MLflow raises.
+    already keeps its version. With an exported file beside `trained` the version is what `mlflow models serve` takes.
+    Raises what MLflow raises.
     """
     client = client_of(values, sweep.facts["tracking_uri"])
     run = _run_of_model(client, one, trained)
@@ -39,7 +42,9 @@ def register(sweep: Sweep, trial: Trial, one: Repeat, values: dict[str, Any], tr
     for known in client.search_model_versions(words):
         if known.tags.get("git.commit") == one.commit:
             return str(known.version)
-    version = client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags)
+    file = trained.parent / EXPORT.name / FILE.name
+    place = flavour.log(client, run.info.run_id, file) if file.is_file() else "model"
+    version = client.create_model_version(name, f"{run.info.artifact_uri}/{place}", run.info.run_id, tags=tags)
     return str(version.version)
 
 

@@ -1,0 +1,110 @@
+"""Write an exported file as a model of MLflow's (the flavour python_function), and put it on a run.
+
+    python -m stillframe.serve.flavour artifacts/export/model.onnx FOLDER
+
+The folder holds the ONNX file, MLmodel with signature and input example, the exact versions of the five packages that
+it needs, `mlflow_model.py`, and the few files of stillframe that this imports: stillframe need not be installed where
+the model is served. No pickle is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stillframe
+from stillframe.ship.facts import Facts, digest_of
+from stillframe.ship.heat import png
+from stillframe.ship.model import Exported
+
+CODE = Path(__file__).with_name("mlflow_model.py")
+CARRIED = ("__init__", "data/__init__", "data/decode", "ship/__init__", "ship/facts", "ship/model")
+NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")
+FOLDER = "serving"  # among the artifacts of a run; below it one folder a file, by its digest
+
+
+def write(file: Path, to: Path) -> Path:
+    """Write the model of an exported file into the folder `to`; the folder.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `Exported`; or `to` is there already.
+    """
+    facts = Exported(file, threads=1, spin=False).facts
+    if to.exists():
+        raise ValueError(f"{to} is there already: name a folder that is not")
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    os.environ |= quiet | {name: os.environ[name] for name in quiet if name in os.environ}
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # advice on how else to name the requirements
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's remarks on types of its own
+        made = Path(folder) / "model"
+        _save(file, facts, _carried(Path(folder)), made)
+        shutil.copytree(made, to)
+    return to
+
+
+def _save(file: Path, facts: Facts, code: Path, to: Path) -> None:
+    import pandas as pd
+    from mlflow import pyfunc
+
+    example = png(np.full((facts.size, facts.size, 3), 128, dtype=np.uint8))
+    pyfunc.save_model(
+        str(to),
+        python_model=str(CODE),
+        artifacts={"file": str(file.resolve())},
+        code_paths=[str(code)],
+        signature=_signature(facts),
+        input_example=pd.DataFrame({"image": [example]}),
+        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *NEEDED)],
+        metadata={"stillframe": facts.metadata(), "digest": f"sha256:{digest_of(file)}"},
+    )
+
+
+def log(client: Any, run_id: str, file: Path) -> str:
+    """Put the model of an exported file among the artifacts of a run, once; its place there.
+
+    The place has the file's digest in its name: what a registered version points at does not change with the next
+    export of the same run. Raises what MLflow raises.
+    """
+    place = f"{FOLDER}/{digest_of(file)[:16]}"
+    listed = {Path(one.path).name for one in client.list_artifacts(run_id, place)}
+    if "MLmodel" not in listed:
+        with tempfile.TemporaryDirectory() as folder:
+            client.log_artifacts(run_id, str(write(file, Path(folder) / "model")), place)
+    return place
+
+
+def _carried(folder: Path) -> Path:
+    """The files of stillframe that `mlflow_model.py` needs, as a package of their own."""
+    home, package = Path(stillframe.__file__).parent, folder / "stillframe"
+    for name in CARRIED:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(home / f"{name}.py", package / f"{name}.py")
+    return package
+
+
+def _signature(facts: Facts) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    shares = ["probability", *(f"probability/{name}" for name in facts.classes)]
+    answer = [ColSpec("string", "decision"), *(ColSpec("double", name) for name in shares)]
+    return ModelSignature(Schema([ColSpec("binary", "image")]), Schema(answer))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("python -m stillframe.serve.flavour FILE.onnx FOLDER")
+    try:
+        print(write(Path(sys.argv[1]), Path(sys.argv[2])))
+    except (ValueError, OSError) as problem:
+        sys.exit(f"flavour: {problem}")

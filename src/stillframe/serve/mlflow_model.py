@@ -1,0 +1,58 @@
+"""An exported file as a model of MLflow's, for `mlflow models serve`, its containers and its Spark functions.
+
+MLflow keeps this very file beside the model and runs it when the model is loaded ("models from code"): nothing is
+pickled. It may import only what `flavour.CARRIED` lists.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from stillframe.data.decode import Refused, decode, prepare
+from stillframe.ship.model import Exported
+
+BATCH = 32  # images asked at a time
+
+
+class Model(PythonModel):  # type: ignore[misc]
+    """Takes a table with the column `image`, the bytes of image files; gives `decision` and the probabilities."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the file."""
+        self.file = Exported(Path(context.artifacts["file"]), spin=False)
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
+        """One row an image: decision, probability, and probability/<class> of each class, calibrated.
+
+        Raises:
+            MlflowException: an image is refused (a 400 of `mlflow models serve`); with its place and its reason.
+        """
+        facts, contents = self.file.facts, list(model_input["image"])
+        rows: list[dict[str, Any]] = []
+        for first in range(0, len(contents), BATCH):
+            some = enumerate(contents[first : first + BATCH], first)
+            answers = self.file([self._picture(at, content) for at, content in some])
+            for shares, decision in zip(answers.probability_NK, answers.decision_N, strict=True):
+                named = {f"probability/{name}": float(value) for name, value in zip(facts.classes, shares, strict=True)}
+                rows.append(
+                    {"decision": facts.classes[decision], "probability": float(shares[decision]), **named},
+                )
+        return pd.DataFrame(rows)
+
+    def _picture(self, at: int, content: bytes) -> Any:
+        facts = self.file.facts
+        try:
+            picture = decode(content, min_px=facts.min_px, max_megapixels=facts.max_megapixels)
+        except Refused as refusal:
+            raise MlflowException(f"image {at}: {refusal}", INVALID_PARAMETER_VALUE) from None
+        return prepare(picture.image, facts.size, facts.resize, facts.channels)
+
+
+set_model(Model())

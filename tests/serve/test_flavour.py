@@ -1,0 +1,132 @@
+"""The model that MLflow serves: no pickle in it, nothing of stillframe beside it needed, the file's own answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from apps import Made
+from sending import bomb, png, text
+
+from stillframe.data.decode import decode
+from stillframe.serve import flavour
+from stillframe.ship.model import Exported
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's loaders, on types of their own
+
+CHECK = """
+import json, sys
+import pandas as pd
+from mlflow import pyfunc
+from mlflow.exceptions import MlflowException
+model = pyfunc.load_model(sys.argv[1])
+images = [bytes.fromhex(line) for line in sys.stdin.read().split()]
+import stillframe.data.decode as used
+assert used.__file__.startswith(sys.argv[1]), used.__file__
+assert "torch" not in sys.modules
+print(model.predict(pd.DataFrame({"image": images[:-1]})).to_json())
+try:
+    model.predict(pd.DataFrame({"image": images}))
+except MlflowException as error:
+    print(json.dumps([error.error_code, str(error)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return flavour.write(made.file, tmp_path_factory.mktemp("mlflow") / "model")
+
+
+def test_it_is_whole_and_holds_no_pickle(folder: Path, made: Made) -> None:
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"MLmodel", "mlflow_model.py", "artifacts/model.onnx", "requirements.txt"} <= files
+    assert {path for path in files if path.startswith("code/")} == {
+        f"code/stillframe/{name}.py" for name in flavour.CARRIED
+    }
+    assert not [path for path in files if path.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
+    for path in files:
+        assert not (folder / path).read_bytes().startswith(b"\x80"), f"{path} begins as pickles do"
+    said = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    assert json.loads(said["signature"]["inputs"]) == [{"type": "binary", "name": "image", "required": True}]
+    names = [column["name"] for column in json.loads(said["signature"]["outputs"])]
+    assert names == ["decision", "probability", "probability/cat", "probability/dog ü"]
+    assert said["metadata"]["stillframe"]["stillframe.run_id"] == '"r1"'
+    example = json.loads((folder / "serving_input_example.json").read_text(encoding="utf-8"))
+    assert example["dataframe_split"]["columns"] == ["image"]
+
+
+def test_another_process_loads_it_and_answers_as_the_file_does(folder: Path, made: Made, tmp_path: Path) -> None:
+    images = [png(at, width=20 + at) for at in range(3)]
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(folder)],
+        input="\n".join(one.hex() for one in (*images, bomb())),
+        cwd=tmp_path,
+        env={**env, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.strip().splitlines()
+    said = pd.DataFrame(json.loads(first))
+    expected = Exported(made.file, threads=1)([decode(one).image for one in images])
+    assert said[["probability/cat", "probability/dog ü"]].to_numpy() == pytest.approx(expected.probability_NK, abs=2e-3)
+    assert list(said["decision"]) == [made.facts.classes[at] for at in expected.decision_N]
+    code, reason = json.loads(second)
+    assert code == "INVALID_PARAMETER_VALUE" and "image 3: too large: 60000 x 60000 px" in reason
+
+
+def test_the_scoring_server_takes_base64_and_says_what_is_wrong(
+    folder: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The app of `mlflow models serve`, in this process."""
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which `init` sets for good
+    from mlflow.pyfunc import load_model
+    from mlflow.pyfunc.scoring_server import init
+    from starlette.testclient import TestClient
+
+    client = TestClient(init(load_model(str(folder))))
+    said = client.post("/invocations", json={"dataframe_records": [{"image": text(png(2))}]})
+    assert said.status_code == 200, said.text
+    (row,) = said.json()["predictions"]
+    expected = Exported(made.file, threads=1)([decode(png(2)).image])
+    at = int(expected.decision_N[0])
+    assert row["decision"] == made.facts.classes[at]
+    assert row["probability"] == pytest.approx(float(expected.probability_NK[0, at]), abs=2e-3)
+    refused = client.post("/invocations", json={"dataframe_records": [{"image": text(b"<html>")}]})
+    assert refused.status_code == 400 and "image 0: not an image" in refused.text
+
+
+def test_it_goes_onto_a_run_once_and_is_served_from_the_registry(made: Made, tmp_path: Path) -> None:
+    import mlflow
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    place = client.create_experiment("e", artifact_location=(tmp_path / "artifacts").as_uri())
+    run = client.create_run(place).info
+    where = flavour.log(client, run.run_id, made.file)
+    written = tmp_path / "artifacts" / run.run_id / "artifacts" / where / "MLmodel"
+    before = written.stat().st_mtime_ns
+    assert flavour.log(client, run.run_id, made.file) == where and written.stat().st_mtime_ns == before
+    client.create_registered_model("cats")
+    client.create_model_version("cats", f"{run.artifact_uri}/{where}", run.run_id)
+    known = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        model = mlflow.pyfunc.load_model("models:/cats/1")
+        assert model.predict(pd.DataFrame({"image": [png()]}))["decision"][0] in made.facts.classes
+    finally:
+        mlflow.set_tracking_uri(known)
+
+
+def test_a_folder_that_is_there_is_left_alone(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is there already"):
+        flavour.write(made.file, tmp_path)
