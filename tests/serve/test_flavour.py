@@ -80,7 +80,7 @@ def test_another_process_loads_it_and_answers_as_the_file_does(folder: Path, mad
     assert said[["probability/cat", "probability/dog ü"]].to_numpy() == pytest.approx(expected.probability_NK, abs=2e-3)
     assert list(said["decision"]) == [made.facts.classes[at] for at in expected.decision_N]
     code, reason = json.loads(second)
-    assert code == "INVALID_PARAMETER_VALUE" and "image 3: too large: 60000 x 60000 px" in reason
+    assert code == "INVALID_PARAMETER_VALUE" and reason.startswith("image 3: too large: ")
 
 
 def test_the_scoring_server_takes_base64_and_says_what_is_wrong(
