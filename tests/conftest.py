@@ -16,6 +16,11 @@ from stillframe.config import Data, Tracking, build
 from tiny import DATA, picture
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: the short ones then fill the gaps between the workers, and none waits for the last long one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def data() -> Callable[..., Data]:
     """Section `data` for tiny images; columns and the rest by keyword."""

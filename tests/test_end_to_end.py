@@ -189,10 +189,10 @@ def test_what_changes_runs_what_depends_on_it_and_no_more(project: Path, finishe
     images = shutil.copytree(finished.images, project.parent / "photographs")
     before = digests(project / "artifacts")
 
-    helper = project / "src/stillframe/measure/calibrate.py"
+    helper = project / "src/stillframe/measure/curves.py"
     helper.write_text(helper.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
     blocks = read(project / "dvc.yaml")["stages"]
-    importing = [stage for stage in STAGES if "src/stillframe/measure/calibrate.py" in blocks[stage]["deps"]]
+    importing = [stage for stage in STAGES if "src/stillframe/measure/curves.py" in blocks[stage]["deps"]]
     assert importing == ["validate", "evaluate"]
     assert ran(shell(project, "dvc", "repro")) == importing
     assert digests(project / "artifacts") == before, "the same results, to the byte: nothing after it had to run"

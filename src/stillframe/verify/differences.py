@@ -14,6 +14,7 @@ from stillframe.verify.record import Recorded
 
 TIMES = ("seconds", "images_per_s", "latency")  # beginnings of names of what no two runs share
 OWN = ("artifacts/train", "artifacts/report", "artifacts/export", "params.yaml")  # name their run or its times: by file
+RUN_OF_FILE = "stillframe.run_id"  # among an exported file's metadata
 ABSENT = "(absent)"
 
 
@@ -101,7 +102,7 @@ def _metrics(old: dict[str, float], new: dict[str, float], within: float) -> lis
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """Path -> digest of each file; of a JSON file without the times in it."""
+    """Path -> digest of each file; of a JSON file without the times in it, of an exported one without its run."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -114,7 +115,20 @@ def _digest(path: Path) -> str:
     raw = path.read_bytes()
     if path.suffix == ".json":
         raw = json.dumps(_timeless(json.loads(raw)), sort_keys=True).encode()
+    elif path.suffix == ".onnx":
+        raw = _without_run(raw)
     return f"sha256 {hashlib.sha256(raw).hexdigest()[:16]}"
+
+
+def _without_run(raw: bytes) -> bytes:
+    """An exported file without the name of its run, which a rebuild cannot share."""
+    import onnx
+
+    model = onnx.load_model_from_string(raw)
+    kept = [one for one in model.metadata_props if one.key != RUN_OF_FILE]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _timeless(value: Any) -> Any:
