@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +22,11 @@ from stillframe.fit.module import Fit
 from stillframe.measure.scores import higher_is_better
 from stillframe.nets import weights
 from stillframe.nets.build import Net
+from stillframe.sample import Batch
 from stillframe.tasks import find
+
+STATISTICS = 64  # train batches over which they are taken, at most
+MOMENTUM = 0.1  # of batch statistics while tuning: torch's own
 
 
 def tune(net: Net, lesson: Lesson, *, epochs: int, lr: float) -> float:
@@ -28,16 +34,21 @@ def tune(net: Net, lesson: Lesson, *, epochs: int, lr: float) -> float:
 
     The augmentation, the loss and the batch size are those of its training; the rate falls from `lr` by a cosine.
 
+    Batch statistics are taken anew first, with or without epochs: those of the whole net no longer fit, and with the
+    momentum of 0.01 that some nets have they would lag behind for several epochs.
+
     Returns:
         The best value of `trainer.monitor` on the validation split; NaN without epochs.
     """
-    if not epochs:
-        return float("nan")
     silence_lightning()
     device = "cuda" if lesson.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     schedule = Schedule(name="cosine", warmup_fraction=0.1, final_fraction=0.01)
     optim = replace(lesson.optim, lr=lr, schedule=schedule, layer_decay=None, ema_decay=None, distill=None)
-    monitor = lesson.trainer.monitor
+    monitor, module = lesson.trainer.monitor, _module(net, lesson, optim, epochs, device)
+    measure_statistics(net, module.train_dataloader())
+    if not epochs:
+        net.eval()
+        return float("nan")
     with tempfile.TemporaryDirectory(prefix="stillframe-tune-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about loaders and loggers that are so on purpose
         best = Best(Path(folder) / "best.safetensors", monitor, higher_is_better(monitor))
@@ -56,10 +67,26 @@ def tune(net: Net, lesson: Lesson, *, epochs: int, lr: float) -> float:
             use_distributed_sampler=False,
             deterministic="warn" if device == "cpu" else None,
         )
-        trainer.fit(_module(net, lesson, optim, epochs, device))
+        trainer.fit(module)
         weights.load(net.cpu(), best.path)
     net.eval()
     return float("nan") if best.value is None else best.value
+
+
+@torch.no_grad()
+def measure_statistics(net: Net, batches: Iterable[Batch]) -> None:
+    """Take the batch statistics of a net anew, as plain means over train batches; then let them follow more quickly."""
+    layers = [layer for layer in net.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for a cumulative mean
+    net.train()
+    for batch in islice(batches, STATISTICS):
+        net(batch.image_BCHW)
+    for layer in layers:
+        layer.momentum = MOMENTUM
 
 
 def _module(net: Net, lesson: Lesson, optim: Optim, epochs: int, device: str) -> Fit:
@@ -82,6 +109,6 @@ def _module(net: Net, lesson: Lesson, optim: Optim, epochs: int, device: str) ->
     )
     order = Batches(len(rows), size, seed=lesson.seed, position=lambda: (module.current_epoch, 0))
     module.watched, module.batch_size = {f"val/{lesson.trainer.monitor}"}, size
-    module.total_steps = -(-len(order) // optim.accumulate) * epochs
+    module.total_steps = max(1, -(-len(order) // optim.accumulate) * epochs)
     module.loaders = (lambda _: make_loader(rows, order, 0), lambda: make_loader(val, InOrder(len(val), 4 * size), 0))
     return module
