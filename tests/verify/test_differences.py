@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 
 from stillframe.verify.differences import Findings, compare
 from stillframe.verify.record import Recorded, stages_of
@@ -55,6 +56,27 @@ def test_equal_runs_are_equal_whatever_time_they_took(tmp_path) -> None:
     result = found(first, second)
     assert result.equal and not result.surroundings
     assert result.compared == {"metrics": 2, "files": 2, "DVC hashes": 4}
+
+
+def exported(folder: Path, run_id: str, weight: float) -> None:
+    """A file of one addition, with its origin."""
+    value = helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [value])
+    )
+    helper.set_model_props(model, {"stillframe.run_id": run_id, "stillframe.net": "plain_cnn"})
+    (folder / "export").mkdir()
+    (folder / "export/model.onnx").write_bytes(model.SerializeToString())
+
+
+def test_an_exported_file_may_name_another_run_and_nothing_else(tmp_path) -> None:
+    first, second, third = (side(tmp_path / name, {"test/accuracy": 0.9}) for name in "abc")
+    exported(first.folder, "one", 0.5)
+    exported(second.folder, "two", 0.5)
+    exported(third.folder, "one", 0.25)
+    assert found(first, second).equal
+    assert [one.name for one in found(first, third).results] == ["export/model.onnx"]
 
 
 def test_each_metric_that_differs_is_named(tmp_path) -> None:
