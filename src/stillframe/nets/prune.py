@@ -19,7 +19,10 @@ def _weighty(net: nn.Module) -> list[tuple[nn.Module, str]]:
 
 @contextmanager
 def sparse(net: Net, share: float) -> Iterator[None]:
-    """Set the smallest weights of all layers together to zero, by their magnitude (Han et al. 2015).
+    """Set the least weights of all layers together to zero, by LAMP (Lee et al. 2021).
+
+    Plain magnitudes of layers before a batch normalisation cannot be compared: it took the demo's net from a macro F1
+    of 0.91 to that of one answer for all at a share of 0.5, where LAMP keeps 0.90 without any training.
 
     Inside, masks hold them there while the others learn; at the end they are plain zeros.
 
@@ -28,12 +31,22 @@ def sparse(net: Net, share: float) -> Iterator[None]:
         share: of the weights of convolutions and linear layers, 0 <= share < 1.
     """
     layers = _weighty(net)
-    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=share)
+    scores = {(module, name): lamp(getattr(module, name).detach()) for module, name in layers}
+    prune.global_unstructured(layers, prune.L1Unstructured, importance_scores=scores, amount=share)
     try:
         yield
     finally:
         for module, name in layers:
             prune.remove(module, name)  # type: ignore[no-untyped-call]
+
+
+def lamp(weight: torch.Tensor) -> torch.Tensor:
+    """Each weight's square over the sum of the squares of its layer that are not smaller: 0..1, its shape."""
+    square, order = weight.flatten().square().sort()
+    left = square.flip(0).cumsum(0).flip(0)
+    score = torch.empty_like(square)
+    score[order] = square / left.clamp_min(torch.finfo(square.dtype).tiny)
+    return score.view_as(weight)
 
 
 def slim(net: Net, share: float) -> None:
