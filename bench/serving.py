@@ -116,7 +116,7 @@ class Server:
 def started(
     command: Sequence[object], ready: str, *, threads: int, port: int | None = None, path: str = "/ready"
 ) -> Iterator[Server]:
-    """Run a server until its probe answers; at the end SIGTERM, and its exit code must be 0 or that of SIGTERM.
+    """Run a server until its probe answers; at the end SIGTERM, after 60 s SIGKILL.
 
     Args:
         command: its words; without `port` it says its address in its output.

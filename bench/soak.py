@@ -4,7 +4,7 @@
     python -m bench.soak --model FILE.onnx --requests 2000
 
 Exit code 1 when a request got another status than its own, or a good image another answer than before, or when the
-server's memory grew by more than a tenth between 10 % and 100 % of the requests.
+server's memory grew by more than a tenth between 10 % and 100 % of the requests, or it did not end with 0.
 """
 
 from __future__ import annotations
@@ -176,13 +176,16 @@ def main() -> int:
         with ours(model, threads=args.threads, max_body_mb=1.0) as server:
             found, load = soak(server, requests=args.requests, clients=args.clients)
             busy = server.cpu_s()
+    code = server.process.returncode
     early, late = found.memory_mb[1], found.memory_mb[-1]
     print(f"soak: {args.requests:,} requests, {args.clients} clients, {load.seconds:.0f} s: {said(load)}")
     print(f"status: {dict(sorted(load.status.items()))}; server {1e3 * busy / args.requests:.1f} CPU-ms a request")
     print(f"not its own fault: {sum(found.wrong.values())} {dict(found.wrong) or ''}")
     print(f"answers that changed: {found.changed} (largest difference {found.largest:.1e})")
-    print(f"memory: {early:.0f} MB at 10 %, {late:.0f} MB at 100 % ({late / early:.3f} x), server exit 0 after SIGTERM")
-    return int(bool(found.wrong) or bool(found.changed) or late > FLAT * early)
+    print(
+        f"memory: {early:.0f} MB at 10 %, {late:.0f} MB at 100 % ({late / early:.3f} x); exit code after SIGTERM {code}"
+    )
+    return int(bool(found.wrong or found.changed or code) or late > FLAT * early)
 
 
 if __name__ == "__main__":
