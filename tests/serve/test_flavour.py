@@ -27,9 +27,9 @@ from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
 model = pyfunc.load_model(sys.argv[1])
 images = [bytes.fromhex(line) for line in sys.stdin.read().split()]
-import stillframe.data.decode as used
+import stillframe_served.data.decode as used
 assert used.__file__.startswith(sys.argv[1]), used.__file__
-assert "torch" not in sys.modules
+assert not {"torch", "stillframe"} & set(sys.modules)
 print(model.predict(pd.DataFrame({"image": images[:-1]})).to_json())
 try:
     model.predict(pd.DataFrame({"image": images}))
@@ -40,14 +40,23 @@ except MlflowException as error:
 
 @pytest.fixture(scope="module")
 def folder(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return flavour.write(made.file, tmp_path_factory.mktemp("mlflow") / "model")
+    before = list(sys.path)
+    found = flavour.write(made.file, tmp_path_factory.mktemp("mlflow") / "model")
+    assert sys.path == before and flavour.SERVED not in sys.modules
+    return found
+
+
+@pytest.fixture(autouse=True)
+def imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What loading a model adds to sys.path goes with the test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def test_it_is_whole_and_holds_no_pickle(folder: Path, made: Made) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"MLmodel", "mlflow_model.py", "artifacts/model.onnx", "requirements.txt"} <= files
     assert {path for path in files if path.startswith("code/")} == {
-        f"code/stillframe/{name}.py" for name in flavour.CARRIED
+        f"code/stillframe_served/{name}.py" for name in flavour.CARRIED
     }
     assert not [path for path in files if path.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
     for path in files:

@@ -2,9 +2,10 @@
 
     python -m stillframe.serve.flavour artifacts/export/model.onnx FOLDER
 
-The folder holds the ONNX file, MLmodel with signature and input example, the exact versions of the five packages that
-it needs, `mlflow_model.py`, and the few files of stillframe that this imports: stillframe need not be installed where
-the model is served. No pickle is written.
+The folder holds the ONNX file, MLmodel with signature and input example, the exact versions of the packages that it
+needs, `mlflow_model.py`, and the few files of stillframe that this imports, as the package `stillframe_served`:
+stillframe need not be installed where the model is served, and where it is, neither hides the other. No pickle is
+written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from stillframe.ship.heat import png
 from stillframe.ship.model import Exported
 
 CODE = Path(__file__).with_name("mlflow_model.py")
+SERVED = "stillframe_served"
 CARRIED = ("__init__", "data/__init__", "data/decode", "ship/__init__", "ship/facts", "ship/model")
 NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")
 FOLDER = "serving"  # among the artifacts of a run; below it one folder a file, by its digest
@@ -44,24 +48,37 @@ def write(file: Path, to: Path) -> Path:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     os.environ |= quiet | {name: os.environ[name] for name in quiet if name in os.environ}
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # advice on how else to name the requirements
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _importing_from(folder):
         warnings.simplefilter("ignore")  # MLflow's remarks on types of its own
         made = Path(folder) / "model"
-        _save(file, facts, _carried(Path(folder)), made)
+        _save(file, facts, Path(folder), made)
         shutil.copytree(made, to)
     return to
 
 
-def _save(file: Path, facts: Facts, code: Path, to: Path) -> None:
+@contextmanager
+def _importing_from(folder: str) -> Iterator[None]:
+    """MLflow runs the code and tries the input example; what that adds to the imports goes at the end."""
+    known = list(sys.path)
+    sys.path = [folder, *known]
+    try:
+        yield
+    finally:
+        sys.path = known
+        for name in [name for name in sys.modules if name.partition(".")[0] == SERVED]:
+            del sys.modules[name]
+
+
+def _save(file: Path, facts: Facts, work: Path, to: Path) -> None:
     import pandas as pd
     from mlflow import pyfunc
 
     example = png(np.full((facts.size, facts.size, 3), 128, dtype=np.uint8))
     pyfunc.save_model(
         str(to),
-        python_model=str(CODE),
+        python_model=str(_renamed(CODE, work / CODE.name)),
         artifacts={"file": str(file.resolve())},
-        code_paths=[str(code)],
+        code_paths=[str(_carried(work / SERVED))],
         signature=_signature(facts),
         input_example=pd.DataFrame({"image": [example]}),
         pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *NEEDED)],
@@ -83,13 +100,19 @@ def log(client: Any, run_id: str, file: Path) -> str:
     return place
 
 
-def _carried(folder: Path) -> Path:
-    """The files of stillframe that `mlflow_model.py` needs, as a package of their own."""
-    home, package = Path(stillframe.__file__).parent, folder / "stillframe"
+def _carried(package: Path) -> Path:
+    """The files of stillframe that `mlflow_model.py` needs, as a package of another name."""
+    home = Path(stillframe.__file__).parent
     for name in CARRIED:
         (package / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(home / f"{name}.py", package / f"{name}.py")
+        _renamed(home / f"{name}.py", package / f"{name}.py")
     return package
+
+
+def _renamed(source: Path, to: Path) -> Path:
+    text = source.read_text(encoding="utf-8")
+    to.write_text(text.replace("from stillframe.", f"from {SERVED}."), encoding="utf-8")
+    return to
 
 
 def _signature(facts: Facts) -> Any:

@@ -1,7 +1,7 @@
 """An exported file as a model of MLflow's, for `mlflow models serve`, its containers and its Spark functions.
 
 MLflow keeps this very file beside the model and runs it when the model is loaded ("models from code"): nothing is
-pickled. It may import only what `flavour.CARRIED` lists.
+pickled. It may import only what `flavour.CARRIED` lists, by `from`: `flavour` renames the package.
 """
 
 from __future__ import annotations
