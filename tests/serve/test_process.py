@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -21,6 +22,8 @@ from sending import png
 
 from door import environment
 from stillframe.cli import main
+from stillframe.serve import running
+from stillframe.serve.settings import read
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,6 +182,28 @@ def test_the_key_of_the_environment_locks(start: Starting) -> None:
     assert server.ask(body=png(), authorization="Bearer a key").status == 200
     assert server.ask("GET", "/ready").status == 200
     assert "a key" not in server.said + server.errors()
+
+
+def test_the_parts_of_a_response_are_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY on connections of a socket that names its protocol, and on no other."""
+
+    async def of_a_connection() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            found.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with running.bound(read(None, port=0)) as door:
+            async with await asyncio.start_server(accepted, sock=door):
+                _, writer = await asyncio.open_connection(*door.getsockname())
+                value = await found
+                writer.close()
+                await writer.wait_closed()
+        return value
+
+    assert asyncio.run(of_a_connection()) != 0
 
 
 def test_faults_at_the_start_are_one_line(
