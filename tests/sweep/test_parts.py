@@ -186,7 +186,11 @@ def test_a_slot_is_a_checkout_that_shares_the_cache(checkout: Path) -> None:
             "code.py",
             "params.yaml",
         ]
+        locks = one.folder / ".dvc/tmp/rwlock"
+        locks.parent.mkdir(exist_ok=True)
+        locks.write_text("")  # DVC was killed while it wrote it, and would never start again
         one.start_from(commit)
+        assert not locks.exists()
         assert not (one.folder / "params.yaml").exists(), "nothing of the last trial but what DVC keeps"
     assert git(checkout, "status", "--porcelain") == ""
 

@@ -30,6 +30,7 @@ class Slot:
 
     def start_from(self, commit: str) -> None:
         """Make the checkout what `commit` says; what DVC made for the last trial stays, for DVC to compare."""
+        (self.folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)  # half-written where a `dvc` was killed
         git(self.folder, "checkout", "--quiet", "--force", "--detach", commit)
 
     def commit(self, parent: str, message: str) -> str:
