@@ -100,8 +100,8 @@ def table(whole: Searched, cut: Searched) -> str:
     lines = [
         f"Measured {date.today()} with `python -m bench.pruning`; {machine()}; {JOBS} trials at once, one thread each.",
         "",
-        f"{TRIALS} settings from {space}, drawn by one seed, {EPOCHS} epochs of Fashion-MNIST each "
-        "(54,000 images or less, as the split leaves them). The same settings with and without pruning:",
+        f"{TRIALS} settings from {space}, drawn by one seed, {EPOCHS} epochs of Fashion-MNIST's "
+        "54,000 train images each. The same settings with and without pruning:",
         "",
         "| pruner | trials | ended midway | epochs | seconds, all trials | best val/accuracy |",
         "|---|---|---|---|---|---|",
