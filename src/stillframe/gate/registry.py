@@ -9,7 +9,7 @@ from typing import Any
 
 from stillframe.config import Tracking
 from stillframe.fit.sending import connect
-from stillframe.sweep.registry import MODEL
+from stillframe.sweep.registry import MODEL, versions_of
 
 ALIAS = "champion"
 LOG = "stillframe.champions"  # tag of the registered model: one line for each time that the alias was given
@@ -82,8 +82,7 @@ class Registry:
 
     def versions(self) -> list[Any]:
         """All versions."""
-        words = f"name = '{self.name}'" if "'" not in self.name else f'name = "{self.name}"'
-        return list(self.client.search_model_versions(words))
+        return versions_of(self.client, self.name)
 
     def register(self, run_id: str, digest: str, trained: Path, tags: dict[str, str]) -> str:
         """Make the model of a run a version, or find the one that it is; its number.

@@ -10,8 +10,8 @@ from stillframe.nets.licence import licence_of
 from stillframe.paths import write_text
 from stillframe.report import words
 from stillframe.report.inputs import Inputs
+from stillframe.report.templates import environment, thousands
 
-HERE = Path(__file__).parent
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not recorded"
 
@@ -88,13 +88,7 @@ def weak_points(found: Inputs) -> list[str]:
 
 def write(context: Mapping[str, Any], out: Path) -> Path:
     """Write `MODEL_CARD.md` into `out` from what the page shows; the path."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    environment.filters |= {"cell": cell, "thousands": lambda value: f"{value:,}"}
-    text = environment.get_template("card.md").render(**context)
+    text = environment(autoescape=False, cell=cell, thousands=thousands).get_template("card.md").render(**context)
     write_text(out / NAME, text.replace("\u00a0", " "))
     return out / NAME
 

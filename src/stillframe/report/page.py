@@ -13,6 +13,7 @@ import yaml
 from stillframe.paths import fresh_folder, write_text
 from stillframe.report import card, figures, words
 from stillframe.report.inputs import Inputs, data_uri, picture, read_inputs
+from stillframe.report.templates import environment, thousands
 
 HERE = Path(__file__).parent
 MOST_CONFUSIONS = 10
@@ -101,13 +102,7 @@ def counts(found: Inputs) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def render(shown: Mapping[str, Any]) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": words.percent, "thousands": lambda value: f"{value:,}"}
-    return environment.get_template("template.html").render(**shown)
+    return environment(percent=words.percent, thousands=thousands).get_template("template.html").render(**shown)
 
 
 def context(

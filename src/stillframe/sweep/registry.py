@@ -38,14 +38,19 @@ def register(sweep: Sweep, trial: Trial, one: Repeat, values: dict[str, Any], tr
         "git.commit": str(one.commit),
     }
     tags |= {key: f"{value:.6g}" for key, value in one.metrics.items() if key.count("/") == 1}
-    words = f"name = '{name}'" if "'" not in name else f'name = "{name}"'
-    for known in client.search_model_versions(words):
+    for known in versions_of(client, name):
         if known.tags.get("git.commit") == one.commit:
             return str(known.version)
     file = trained.parent / EXPORT.name / FILE.name
     place = flavour.log(client, run.info.run_id, file) if file.is_file() else "model"
     version = client.create_model_version(name, f"{run.info.artifact_uri}/{place}", run.info.run_id, tags=tags)
     return str(version.version)
+
+
+def versions_of(client: Any, name: str) -> list[Any]:
+    """All versions of a registered model."""
+    words = f"name = '{name}'" if "'" not in name else f'name = "{name}"'
+    return list(client.search_model_versions(words))
 
 
 def _exception() -> type[Exception]:

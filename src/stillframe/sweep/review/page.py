@@ -11,6 +11,7 @@ import pandas as pd
 from stillframe.measure.compare import SAME, UNKNOWN, WORSE
 from stillframe.report import page as report_page
 from stillframe.report import words as report_words
+from stillframe.report.templates import environment
 from stillframe.sweep.review import words
 from stillframe.sweep.review.candidates import BEST, Candidate, Findings
 from stillframe.sweep.review.disagreement import Disagreement
@@ -32,45 +33,44 @@ def render(findings: Findings, apart: Disagreement, drawn: dict[str, str], share
         drawn: name of a figure -> data URI; one that is missing is left out.
         shares_note: why there are no importances, or a caution; "" for neither.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": report_words.percent}
     style = (report_page.HERE / "page.css").read_text(encoding="utf-8") + (HERE / "compare.css").read_text("utf-8")
     mood, verdict = words.verdict(findings)
     facts = findings.sweep.facts
     best = findings.ranked[0] if findings.ranked else None
-    return environment.get_template("compare.html").render(
-        css=Markup(style),
-        title=f"sweep {facts['name']}: {words.headline(findings)}",
-        facts=facts,
-        headline=words.headline(findings),
-        mood=mood,
-        verdict=verdict,
-        cheapest=words.cheapest(findings),
-        notes=words.notes(findings),
-        tiles=_tiles(findings),
-        objective=title_of(findings.objective),
-        tested=title_of(tested(findings)) if any(one.metric(tested(findings)) for one in findings.finished) else "",
-        objectives=[title_of(name) for name in more_objectives(findings)],
-        setting="" if best is None else findings.setting(best.trial.number),
-        long_setting=words.LONG_SETTING,
-        open_rows=OPEN_ROWS,
-        rows=[_row(one, findings) for one in findings.ranked[:MOST_ROWS]],
-        more=max(0, len(findings.ranked) - MOST_ROWS),
-        repeats=facts["repeats"],
-        common=findings.common,
-        drawn=drawn,
-        shares_note=shares_note,
-        apart=apart,
-        pairs=[_pair(one, pair) for one, pair in zip(apart.top[1:], apart.pairs, strict=False)],
-        best=None if best is None else best.trial,
-        others=[_other(trial, findings) for trial in findings.others],
-        command=facts["command"],
-        when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])),
+    return (
+        environment(HERE, percent=report_words.percent)
+        .get_template("compare.html")
+        .render(
+            css=Markup(style),
+            title=f"sweep {facts['name']}: {words.headline(findings)}",
+            facts=facts,
+            headline=words.headline(findings),
+            mood=mood,
+            verdict=verdict,
+            cheapest=words.cheapest(findings),
+            notes=words.notes(findings),
+            tiles=_tiles(findings),
+            objective=title_of(findings.objective),
+            tested=title_of(tested(findings)) if any(one.metric(tested(findings)) for one in findings.finished) else "",
+            objectives=[title_of(name) for name in more_objectives(findings)],
+            setting="" if best is None else findings.setting(best.trial.number),
+            long_setting=words.LONG_SETTING,
+            open_rows=OPEN_ROWS,
+            rows=[_row(one, findings) for one in findings.ranked[:MOST_ROWS]],
+            more=max(0, len(findings.ranked) - MOST_ROWS),
+            repeats=facts["repeats"],
+            common=findings.common,
+            drawn=drawn,
+            shares_note=shares_note,
+            apart=apart,
+            pairs=[_pair(one, pair) for one, pair in zip(apart.top[1:], apart.pairs, strict=False)],
+            best=None if best is None else best.trial,
+            others=[_other(trial, findings) for trial in findings.others],
+            command=facts["command"],
+            when=time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["started"])),
+        )
     )
 
 
