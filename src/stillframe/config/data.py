@@ -1,0 +1,75 @@
+"""Sections about the images: where they come from, how they are stored, what is done to them in training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Fetch:
+    """Where the images come from when they are not the user's own folder."""
+
+    kind: Literal["package", "debian", "hub", "url", "sklearn"]
+    name: str  # "elpv-dataset==1.0.0.post1", "user/dataset", "https://..."
+    sha256: str | None  # of the downloaded file; null for hub and sklearn
+    folder: str | None  # the part to unpack, e.g. "elpv_dataset/data"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Columns:
+    """Names of the columns of the table (`data.table`); null: the table has none."""
+
+    path: str
+    label: str
+    split: str | None
+    group: str | None
+    weight: str | None
+    slices: list[str]  # scores are reported per value of these columns
+
+
+@dataclass(frozen=True, config=STRICT)
+class Data:
+    """Section `data`: what the images are, what is refused, how they are split and stored."""
+
+    name: str
+    fetch: Fetch | None
+    path: str | None  # the user's own folder, read in place; null: what `fetch` brought
+    format: Literal["auto", "folders", "split_folders", "table", "idx"]
+    table: str | None  # CSV or Parquet, relative to the folder
+    columns: Columns
+    classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
+    leave_out: list[str]  # labels that are left out on purpose
+    image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images
+    symmetry: Literal["none", "mirror", "d4"]  # what changes no label: mirroring, all symmetries of the square
+    resize: Literal["squash", "pad", "crop"]
+    channels: Literal["auto", "gray", "rgb"]
+    store: Literal["auto", "raw", "jpeg"]
+    val_fraction: Annotated[float, Fraction]
+    test_fraction: Annotated[float, Fraction]
+    folds: Annotated[int, AtLeast0]  # K: train and validation are dealt into K folds; 0: the split as it is
+    fold: Annotated[int, AtLeast0]  # the fold, 0..K-1, that is the validation split
+    max_bad_fraction: Annotated[float, Field(ge=0.0, le=1.0)]
+    min_px: Annotated[int, Field(ge=1)]  # images with a side below are refused
+    max_megapixels: Annotated[float, Positive]  # images above are refused, from the header
+    near_duplicates: Literal["group", "report", "off"]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]  # Hamming distance of 64-bit perceptual hashes
+    conflicts: Literal["quarantine", "error"]  # one image with two labels
+    workers: Annotated[int, AtLeast0]  # processes; 0: one a core
+    backend: Literal["loky", "dask", "ray"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augment:
+    """Section `augment`: albumentations policies, each a list of {TransformName: {argument: value}}."""
+
+    name: str
+    offline: list[dict[str, dict[str, Any]]]  # heavy transforms, applied once to make copies of train images
+    copies: Annotated[int, AtLeast0]  # offline copies of each train image
+    balance: Literal["none", "oversample"]  # oversample: more copies of rarer classes, up to the largest class
+    online: list[dict[str, dict[str, Any]]]  # light transforms, drawn anew each epoch
+    where: Literal["auto", "item", "batch"]  # auto: on the batch on a GPU and up to 64 px, else per item
