@@ -10,6 +10,7 @@ import pytest
 import yaml
 from checkouts import answers, write_export, write_run
 
+import exported
 from stillframe import cli
 from stillframe.fit import sending
 from stillframe.gate.registry import Given, line_of
@@ -93,18 +94,25 @@ def test_the_same_model_keeps_its_version_and_is_not_compared_with_itself(door, 
     assert door.gate() == 0 and door.champion() == "2", "the same weights with other answers are another version"
 
 
-def test_a_version_keeps_its_exported_file(door) -> None:
-    run_id = door.train(60)
-    for text in ("first", "second"):
+@pytest.mark.filterwarnings("ignore")  # MLflow's loaders, on types of their own
+def test_a_version_keeps_its_exported_file_in_the_form_that_mlflow_serves(door) -> None:
+    from mlflow import pyfunc
+
+    run_id, contents = door.train(60), []
+    for seed in (0, 1):
         write_export(door.folder)
-        (door.folder / "artifacts/export/model.onnx").write_text(text, encoding="utf-8")
-        assert door.gate() == int(text == "second"), "the same answers are no better than the champion's"
-    for version, text in (("1", "first"), ("2", "second")):
-        place = door.client.get_model_version(door.name, version).tags["stillframe.file"]
-        brought = door.client.download_artifacts(run_id, place, str(door.folder))
-        assert Path(brought).read_text(encoding="utf-8") == text
-        asked = sending.download(door.client, f"models:/{door.name}/{version}", door.folder / "brought" / version)
-        assert asked.read_text(encoding="utf-8") == text, "what `stillframe predict --model models:/...` opens"
+        file = exported.write_file(door.folder / "artifacts/export/model.onnx", seed)
+        contents.append(file.read_bytes())
+        assert door.gate() == int(seed == 1), "the same answers are no better than the champion's"
+    assert contents[0] != contents[1]
+    for number, content in zip("12", contents, strict=True):
+        version = door.client.get_model_version(door.name, number)
+        brought = door.client.download_artifacts(run_id, version.tags["stillframe.file"], str(door.folder))
+        assert Path(brought).read_bytes() == content
+        asked = sending.download(door.client, f"models:/{door.name}/{number}", door.folder / "brought" / number)
+        assert asked.read_bytes() == content, "what `stillframe predict --model models:/...` opens"
+        signature = pyfunc.load_model(version.source).metadata.signature
+        assert signature.outputs.input_names()[0] == "decision"
 
 
 def test_a_dry_run_changes_nothing(door, capsys) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+import exported
 from stillframe.serve.service import Service
 from stillframe.ship.facts import Facts
 from stillframe.ship.trained import Trained
 
-SIDE = 16
+SIDE = exported.SIDE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.config import Data, Tracking, read_params
-from stillframe.fit.sending import FILE
 from stillframe.fit.tracking import JOURNALS
 from stillframe.gate import evidence, judge, rules
 from stillframe.gate.evidence import Evidence
@@ -154,13 +153,11 @@ def _record(registry: Registry, facts: dict[str, Any], new: Evidence, run_id: st
         VERDICT: json.dumps(short, ensure_ascii=False),
     }
     scores = {f"test/{name}": f"{value:.6g}" for name, value in new.metrics.items() if "/" not in name}
-    if evidence.SHIPPED.is_file():
-        scores[FILE] = f"{place}/{evidence.SHIPPED.name}"
     own = {EVIDENCE: place, SOURCE: new.source, "stillframe.run": run_id, **tags, **scores}
     try:
         with tempfile.TemporaryDirectory() as folder:
             registry.client.log_artifacts(run_id, str(evidence.collect(Path(folder))), place)
-        version = registry.register(run_id, digest, TRAIN, own)
+        version = registry.register(run_id, digest, TRAIN, evidence.SHIPPED, own)
         facts["version"] = version
         write_json(out, facts)
         registry.client.log_artifact(run_id, str(out), place)

@@ -113,16 +113,12 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def collect(folder: Path, evaluated: Path = EVALUATE, prepared: Path = PREPARED) -> Path:
-    """Copy `FILES` of the checkout, and the exported file where there is one, into `folder`; the folder.
-
-    A later export of the same run replaces the run's own file. What a version answers with must not change with it.
-    """
+    """Copy `FILES` of the checkout, and export.json where there is one, into `folder`; the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile((prepared if name == "card.json" else evaluated) / name, folder / name)
-    for path in (SHIPPED, EXPORT):
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
+    if EXPORT.is_file():
+        shutil.copyfile(EXPORT, folder / EXPORT.name)
     return folder
 
 

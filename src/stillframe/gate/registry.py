@@ -9,7 +9,7 @@ from typing import Any
 
 from stillframe.config import Tracking
 from stillframe.fit.sending import connect
-from stillframe.sweep.registry import MODEL, versions_of
+from stillframe.serve import versions
 
 ALIAS = "champion"
 LOG = "stillframe.champions"  # tag of the registered model: one line for each time that the alias was given
@@ -51,14 +51,7 @@ class Registry:
 
     def model(self) -> Any | None:
         """The registered model; None: no version was ever registered."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
+        return versions.find(self.client, self.name)
 
     def champion(self) -> Any | None:
         """The version that holds the alias; None: none does."""
@@ -82,29 +75,20 @@ class Registry:
 
     def versions(self) -> list[Any]:
         """All versions."""
-        return versions_of(self.client, self.name)
+        return versions.versions_of(self.client, self.name)
 
-    def register(self, run_id: str, digest: str, trained: Path, tags: dict[str, str]) -> str:
+    def register(self, run_id: str, digest: str, trained: Path, exported: Path, tags: dict[str, str]) -> str:
         """Make the model of a run a version, or find the one that it is; its number.
 
         Weights, answers and exported file make a version (`digest`): a run with another threshold is another one.
         """
-        if self.model() is None:
-            self.client.create_registered_model(self.name, description="by `stillframe gate`: safetensors, model.json")
-        known = next((one for one in self.versions() if _is(one, run_id, digest)), None)
-        if known is None:
-            run = self._with_model(run_id, trained)
-            known = self.client.create_model_version(self.name, f"{run.info.artifact_uri}/model", run_id)
+        number = next((str(one.version) for one in self.versions() if _is(one, run_id, digest)), None)
+        if number is None:
+            place: dict[str, Any] = {"trained": trained, "exported": exported}
+            number = versions.create(self.client, self.name, run_id, **place, by="stillframe gate", tags={})
         for key, value in {**tags, DIGEST: digest}.items():
-            self.client.set_model_version_tag(self.name, known.version, key, str(value)[:LONGEST_TAG])
-        return str(known.version)
-
-    def _with_model(self, run_id: str, trained: Path) -> Any:
-        """The run; it gets the model's files where it lacks them (a trial whose training came from DVC's cache)."""
-        listed = {Path(file.path).name for file in self.client.list_artifacts(run_id, "model")}
-        for name in set(MODEL) - listed:
-            self.client.log_artifact(run_id, str(trained / name), "model")
-        return self.client.get_run(run_id)
+            self.client.set_model_version_tag(self.name, number, key, str(value)[:LONGEST_TAG])
+        return number
 
     def log(self) -> list[Given]:
         """Who got the alias when, oldest first."""

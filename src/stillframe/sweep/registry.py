@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from stillframe.paths import EXPORT, read_json
-from stillframe.serve import flavour
+from stillframe.serve import versions
 from stillframe.ship.opening import FILE
 from stillframe.sweep.record import client_of
 from stillframe.sweep.store import Repeat, Sweep, Trial
-
-MODEL = ("model.safetensors", "model.json")  # under model/ of a run's artifacts; no pickle among them
 
 
 def register(sweep: Sweep, trial: Trial, one: Repeat, values: dict[str, Any], trained: Path, name: str) -> str:
@@ -23,11 +21,9 @@ def register(sweep: Sweep, trial: Trial, one: Repeat, values: dict[str, Any], tr
     Raises what MLflow raises.
     """
     client = client_of(values, sweep.facts["tracking_uri"])
-    run = _run_of_model(client, one, trained)
-    try:
-        client.get_registered_model(name)
-    except _exception():
-        client.create_registered_model(name, description="by `stillframe promote`: safetensors and model.json")
+    for known in versions.versions_of(client, name):
+        if known.tags.get("git.commit") == one.commit:
+            return str(known.version)
     tags = {
         "stillframe.sweep": sweep.facts["name"],
         "stillframe.trial": str(trial.number),
@@ -38,41 +34,22 @@ def register(sweep: Sweep, trial: Trial, one: Repeat, values: dict[str, Any], tr
         "git.commit": str(one.commit),
     }
     tags |= {key: f"{value:.6g}" for key, value in one.metrics.items() if key.count("/") == 1}
-    for known in versions_of(client, name):
-        if known.tags.get("git.commit") == one.commit:
-            return str(known.version)
-    file = trained.parent / EXPORT.name / FILE.name
-    place = flavour.log(client, run.info.run_id, file) if file.is_file() else "model"
-    version = client.create_model_version(name, f"{run.info.artifact_uri}/{place}", run.info.run_id, tags=tags)
-    return str(version.version)
+    run_id, file = _run_of_model(client, one, trained), trained.parent / EXPORT.name / FILE.name
+    return versions.create(client, name, run_id, trained=trained, exported=file, by="stillframe promote", tags=tags)
 
 
-def versions_of(client: Any, name: str) -> list[Any]:
-    """All versions of a registered model."""
-    words = f"name = '{name}'" if "'" not in name else f'name = "{name}"'
-    return list(client.search_model_versions(words))
-
-
-def _exception() -> type[Exception]:
+def _run_of_model(client: Any, one: Repeat, trained: Path) -> str:
+    """The run whose artifacts hold the model; else the trial's own."""
     from mlflow.exceptions import MlflowException
 
-    kind: type[Exception] = MlflowException
-    return kind
-
-
-def _run_of_model(client: Any, one: Repeat, trained: Path) -> Any:
-    """The run whose artifacts hold the model; the trial's own gets it where none has it."""
     own = [one.run_id] if one.run_id else []
     given = read_json(trained / "run.json").get("run_id")
     for run_id in [*own, *([given] if given else [])]:
         try:
-            listed = {Path(file.path).name for file in client.list_artifacts(run_id, "model")}
-        except _exception():  # a run of another store, or one that was deleted
+            if versions.has_weights(client, run_id):
+                return str(run_id)
+        except MlflowException:  # a run of another store, or one that was deleted
             continue
-        if listed >= set(MODEL):
-            return client.get_run(run_id)
     if not own:
         raise ValueError("the trial has no MLflow run, because the server was away while it ran")
-    for file in MODEL:
-        client.log_artifact(own[0], str(trained / file), "model")
-    return client.get_run(own[0])
+    return str(own[0])

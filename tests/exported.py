@@ -1,0 +1,45 @@
+"""An untrained net as an exported file, and as a folder of the train stage."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillframe.nets import weights
+from stillframe.nets.build import Net, NetSpec, rebuild
+from stillframe.paths import write_json
+from stillframe.ship.facts import Facts
+from stillframe.ship.graph import net_graph, save, whole
+
+SIDE = 16
+CHOICES: dict[str, Any] = {"tta": "d4", "temperature": 1.3, "threshold": 0.4}
+IMAGE: dict[str, Any] = {"size": SIDE, "channels": 3, "resize": "pad", "min_px": 4, "max_megapixels": 1.0}
+ORIGIN: dict[str, Any] = {"data": "tiny", "data_hash": "h1", "run_id": "r1", "git_commit": "c1"}
+FACTS = Facts(
+    task="classification", classes=["cat", "dog ü"], net="plain_cnn", variant="fp32", **IMAGE, **CHOICES, **ORIGIN
+)
+
+
+def make_net(seed: int = 0) -> Net:
+    """Two classes, 16 px, RGB."""
+    torch.manual_seed(seed)
+    return rebuild(NetSpec("plain_cnn", 2, 3, SIDE, [0.5] * 3, [0.05] * 3, 0.0, 0.0)).eval()
+
+
+def write_file(path: Path, seed: int = 0, **facts: Any) -> Path:
+    """The exported file of a net."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = replace(FACTS, **facts)
+    save(whole(net_graph(make_net(seed), said), said), path)
+    return path
+
+
+def write_trained(folder: Path, seed: int = 0) -> Path:
+    """What the train stage leaves of a net."""
+    net = make_net(seed)
+    weights.save(net, folder / "model.safetensors")
+    write_json(folder / "model.json", {"task": "classification", **asdict(net.spec)})
+    return folder
