@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types check format ui dag bench lock clean
+.PHONY: help demo test lint types check format ui bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,9 +40,8 @@ lint: $(STAMP) ## ruff, and the layers of the house
 types: $(STAMP) ## mypy, strict
 	@mypy
 
-check: lint types ## lint, types, params.yaml and dvc.yaml up to date
+check: lint types ## lint, types, params.yaml up to date
 	@stillframe compose --check
-	@stillframe dag --check
 
 format: $(STAMP) ## ruff format, and the fixes that are safe
 	@ruff check -q --fix . || true
@@ -50,9 +49,6 @@ format: $(STAMP) ## ruff format, and the fixes that are safe
 
 ui: $(STAMP) ## the MLflow UI on this checkout's record, http://127.0.0.1:5000
 	@stillframe ui
-
-dag: $(STAMP) ## write the code dependencies in dvc.yaml from the imports
-	@stillframe dag
 
 bench: $(STAMP) ## the measurements of docs/benchmarks.md: speed (25 minutes), pruning (30), scores (over an hour)
 	@python -m bench

@@ -62,7 +62,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         run("--help")
     assert done.value.code == 0
     shown = capsys.readouterr().out
-    for command in ("check", "use", "compose", "scores", "report", "compare", "promote", "ui", "sync", "dag"):
+    for command in ("check", "use", "compose", "scores", "report", "compare", "promote", "ui", "sync"):
         assert f"\n    {command} " in shown
 
 
@@ -161,19 +161,6 @@ def test_compose_with_overrides_warns(project: Path, capsys: pytest.CaptureFixtu
     assert run("compose", "--check") == 1
     assert "params.yaml is stale" in capsys.readouterr().out
     assert "did you mean 'resnet18'" in message("compose", "model=resnet81")
-
-
-def test_dag_check_names_what_is_stale(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(ROOT / "src", project / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    document["stages"]["fetch"]["deps"].remove("src/stillframe/paths.py")
-    (project / "dvc.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    with pytest.raises(SystemExit) as stale:
-        run("dag", "--check")
-    assert "make dag" in str(stale.value.code)
-    assert "fetch: missing src/stillframe/paths.py" in capsys.readouterr().out
-    assert run("dag") == 0
-    assert run("dag", "--check") == 0
 
 
 def test_scores_of_the_last_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

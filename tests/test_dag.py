@@ -1,4 +1,4 @@
-"""dvc.yaml: code deps are the imports, blocks are the signatures of run(), and DVC does with it what we promise."""
+"""dvc.yaml: blocks are the signatures of run(), code is found by imports, and DVC does with it what we promise."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_the_stages_are_the_modules() -> None:
         assert block["desc"]
 
 
-def test_code_deps_are_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    stale = dag.check()
-    assert not stale, "run `make dag`:\n" + "\n".join(map(str, stale))
+def test_every_stage_depends_on_its_code() -> None:
+    for stage, block in BLOCKS.items():
+        code = [dep for dep in block["deps"] if "code" in dep or dep.startswith("src")]
+        assert code == (["src/stillframe"] if stage == "compose" else [f"artifacts/code/{stage}.json"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -49,17 +49,17 @@ def test_a_block_is_the_signature_of_run(stage: str) -> None:
     arguments = inspect.signature(module.run).parameters.values()
     positional = [argument.name for argument in arguments if argument.kind is argument.POSITIONAL_OR_KEYWORD]
     paths = {str(argument.default) for argument in arguments if argument.kind is argument.KEYWORD_ONLY}
-    declared = [dep for dep in block["deps"] if not dep.startswith("src/")] + names(block["outs"])
+    declared = [dep for dep in block["deps"] if not dep.startswith("artifacts/code/")] + names(block["outs"])
     assert positional == [section.replace(".", "_") for section in block.get("params", [])]
     assert sorted(paths) == sorted(declared)
 
 
-def test_every_other_file_of_the_package_belongs_to_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_other_file_of_the_package_belongs_to_a_stage() -> None:
     """A template that no module names would be changed without a re-run. (No stage imports `sweep` or `serve`.)"""
-    monkeypatch.chdir(ROOT)
-    declared = {dep for block in BLOCKS.values() for dep in block["deps"]}
-    assert not [dep for dep in declared if "/sweep/" in dep or "/serve/" in dep]
-    assert {path.as_posix() for path in dag.other_files() if not {"sweep", "serve"} & set(path.parts)} <= declared
+    found = {path for files in dag.digests(ROOT / "src/stillframe").values() for path in files}
+    assert not [path for path in found if "/sweep/" in path or "/serve/" in path]
+    others = {path.relative_to(ROOT / "src") for path in dag.other_files("stillframe", ROOT / "src")}
+    assert {path.as_posix() for path in others if not {"sweep", "serve"} & set(path.parts)} <= found
 
 
 def test_no_value_of_params_is_read_into_dvc_yaml() -> None:
@@ -67,78 +67,74 @@ def test_no_value_of_params_is_read_into_dvc_yaml() -> None:
     assert "${" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
 
 
-# --- the generator, on a made package ----------------------------------------------------------------------------
+# --- the code of a stage, on a made package ------------------------------------------------------------------------
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package `toy` in tmp_path/src, and a dvc.yaml that declares nothing of it."""
+    """A package `toy` with two stages, importable."""
     files = {
-        "src/toy/__init__.py": '"""Toy."""\n__version__ = "1"\n',
-        "src/toy/stage.py": '"""Stage."""\nfrom typing import TYPE_CHECKING\n'
+        "toy/__init__.py": '"""Toy."""\n__version__ = "1"\n',
+        "toy/stages/__init__.py": "",
+        "toy/stages/one.py": '"""Stage."""\nfrom typing import TYPE_CHECKING\n'
         "if TYPE_CHECKING:\n    from toy import hints\n"
         "def run():\n    from toy.rooms import lazy\n    return lazy\n",
-        "src/toy/hints.py": "",
-        "src/toy/unused.py": "",
-        "src/toy/deep.py": "",
-        "src/toy/rooms/__init__.py": "from toy import deep\n",
-        "src/toy/rooms/lazy.py": 'PAGE = "page.html"\n',
-        "src/toy/rooms/page.html": "<link href=style.css>",
-        "src/toy/rooms/style.css": "p {}",
-        "src/toy/rooms/other.css": "p {}",
-        "dvc.yaml": "# kept\nstages:\n  one: # kept too\n    cmd: python -m toy.stage\n    deps:\n      - data\n"
-        "      - src/toy/unused.py\n    outs:\n      - out:\n          cache: false\n"
-        "  later:\n    cmd: python -m toy.notyet\n    deps:\n      - src/toy/notyet.py\n",
+        "toy/stages/two.py": "",
+        "toy/hints.py": "",
+        "toy/unused.py": "",
+        "toy/deep.py": "",
+        "toy/rooms/__init__.py": "from toy import deep\n",
+        "toy/rooms/lazy.py": 'PAGE = "page.html"\n',
+        "toy/rooms/page.html": "<link href=style.css>",
+        "toy/rooms/style.css": "p {}",
+        "toy/rooms/other.css": "p {}",
     }
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path / "src")
-    return tmp_path
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "toy"
 
 
-RIGHT = [
-    "src/toy/deep.py",
-    "src/toy/rooms/__init__.py",
-    "src/toy/rooms/lazy.py",
-    "src/toy/rooms/page.html",
-    "src/toy/rooms/style.css",
-    "src/toy/stage.py",
-]
+def test_the_code_of_a_stage_is_what_it_imports_and_what_that_names(package: Path) -> None:
+    found = dag.digests(package)
+    assert list(found["one"]) == [
+        "toy/deep.py",
+        "toy/rooms/__init__.py",
+        "toy/rooms/lazy.py",
+        "toy/rooms/page.html",
+        "toy/rooms/style.css",
+        "toy/stages/one.py",
+    ]
+    assert list(found["two"]) == ["toy/stages/two.py"]
 
 
-def test_update_rewrites_the_code_deps_and_nothing_else(package: Path) -> None:
-    (change,) = dag.update(package="toy")
-    assert (change.stage, change.missing, change.extra) == ("one", RIGHT, ["src/toy/unused.py"])
-    text = (package / "dvc.yaml").read_text(encoding="utf-8")
-    assert text.startswith(
-        "# kept\nstages:\n  one: # kept too\n    cmd: python -m toy.stage\n    deps:\n      - data\n"
-    )
-    blocks = yaml.safe_load(text)["stages"]
-    assert blocks["one"]["deps"] == ["data", *RIGHT]
-    assert blocks["one"]["outs"] == [{"out": {"cache": False}}]
-    assert blocks["later"]["deps"] == ["src/toy/notyet.py"]
-    assert dag.update(package="toy") == []
-    assert (package / "dvc.yaml").read_text(encoding="utf-8") == text
+def test_an_edit_changes_the_file_of_those_that_import_it_alone(package: Path, tmp_path: Path) -> None:
+    def written() -> dict[str, bytes]:
+        dag.write(package, tmp_path / "code")
+        return {path.stem: path.read_bytes() for path in (tmp_path / "code").iterdir()}
 
-
-def test_check_names_the_stage_and_the_files(package: Path) -> None:
-    dag.update(package="toy")
-    (package / "src/toy/deep.py").write_text("from toy import unused\n", encoding="utf-8")
-    (change,) = dag.check(package="toy")
-    assert str(change) == "one: missing src/toy/unused.py"
-    (package / "src/toy/deep.py").write_text("", encoding="utf-8")
-    (package / "src/toy/rooms/lazy.py").write_text("", encoding="utf-8")
-    (change,) = dag.check(package="toy")
-    assert str(change) == "one: not imported: src/toy/rooms/page.html, not imported: src/toy/rooms/style.css"
+    before = written()
+    assert set(before) == {"one", "two"} and written() == before
+    for name in ("unused.py", "hints.py", "rooms/other.css", "__init__.py"):
+        (package / name).write_text('"""Edited."""\n', encoding="utf-8")
+    assert written() == before
+    for name in ("deep.py", "rooms/style.css"):
+        (package / name).write_text("# edited\n", encoding="utf-8")
+        after = written()
+        assert after["one"] != before["one"] and after["two"] == before["two"]
+        before = after
+    (package / "deep.py").write_text("from toy import unused\n", encoding="utf-8")
+    assert "toy/unused.py" in dag.digests(package)["one"]
 
 
 def test_a_module_that_does_not_parse_is_named(package: Path) -> None:
-    (package / "src/toy/deep.py").write_text("def (\n", encoding="utf-8")
+    (package / "deep.py").write_text("def (\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"deep\.py:1 does not parse"):
-        dag.check(package="toy")
+        dag.digests(package)
+    with pytest.raises(FileNotFoundError, match="run this in the root of the repository"):
+        dag.digests(package / "rooms")
 
 
 # --- what DVC does with it: the real dvc.yaml, its stages replaced by small programs --------------------------------
@@ -190,11 +186,9 @@ def build(folder: Path) -> Path:
     (folder / "stub.py").write_text(STUB, encoding="utf-8")
     document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     for stage, block in document["stages"].items():
-        block["deps"] = [dep for dep in block["deps"] if not dep.startswith("src/")] + [f"code/{stage}.py"]
-        (folder / "code").mkdir(exist_ok=True)
-        (folder / f"code/{stage}.py").write_text(f"# {stage}\n", encoding="utf-8")
         if stage != "compose":
             block["cmd"] = f"python stub.py {stage}"
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     shell(folder, sys.executable, "-m", "stillframe.stages.compose")
     commit(folder, "start")
@@ -236,9 +230,15 @@ def test_a_hand_edit_of_params_runs_nothing_but_compose(project: Path) -> None:
     assert params.read_bytes() == before
 
 
-def test_an_edited_dependency_runs_its_stage(project: Path) -> None:
-    (project / "code/evaluate.py").write_text("# changed\n", encoding="utf-8")
-    assert ran(shell(project, "dvc", "repro")) == ["evaluate"]
+def test_edited_code_runs_the_stages_that_import_it(project: Path) -> None:
+    for name, stages in (
+        ("stages/evaluate.py", ["evaluate"]),
+        ("measure/review.py", ["validate", "evaluate"]),
+        ("cli.py", []),
+    ):
+        path = project / "src/stillframe" / name
+        path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+        assert ran(shell(project, "dvc", "repro")) == ["compose", *stages]
 
 
 def test_exp_run_overrides_reach_the_stages(project: Path) -> None:

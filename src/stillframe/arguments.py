@@ -90,5 +90,4 @@ ARGUMENTS: dict[str, Callable[[ArgumentParser], None]] = {
     "gate": _gate,
     "verify": _verify,
     "ui": _ui,
-    "dag": _stale,
 }

@@ -221,14 +221,6 @@ def serve(args: argparse.Namespace) -> int:
     return running.serve(args.model, config=args.config, host=args.host, port=args.port, threads=args.threads)
 
 
-def dag(args: argparse.Namespace) -> int:
-    """Write or check the code dependencies in dvc.yaml."""
-    from stillframe import dag as generator
-
-    generator.main(only_check=args.check)
-    return 0
-
-
 def pairs(texts: list[str]) -> dict[str, str]:
     """`["label=species"]` as a dict.
 
@@ -247,7 +239,7 @@ def pairs(texts: list[str]) -> dict[str, str]:
     return out
 
 
-COMMANDS = (check, use, compose, scores, report, predict, serve, compare, promote, gate, verify, ui, sync, dag)
+COMMANDS = (check, use, compose, scores, report, predict, serve, compare, promote, gate, verify, ui, sync)
 
 
 def parser() -> argparse.ArgumentParser:

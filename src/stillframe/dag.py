@@ -1,8 +1,9 @@
-"""The code dependencies in dvc.yaml, from the imports; DVC itself does not see what a stage imports.
+"""Which code each stage runs, from the imports; DVC itself does not see what a stage imports.
 
-Under each stage's `deps`, what lies in the source folder is generated: the stage's own module, every module of the
-package that it reaches by imports (those inside functions too, those for type checking only not), and the other
-files (templates, style sheets) whose names those modules mention. An edited helper thus re-runs its stages.
+The stage `compose` writes one file a stage, with the digest of the stage's own module, of every module of the package
+that it reaches by imports (those inside functions too, those for type checking only not), and of the other files
+(templates, style sheets) whose names those modules mention. In dvc.yaml that file is the stage's only dependency on
+code: an edited helper re-runs the stages that import it, and no list of files is kept by hand.
 
 A package's `__init__.py` is left out while it holds only a docstring and dunder constants: `__version__` must not
 train every model anew.
@@ -11,47 +12,27 @@ train every model anew.
 from __future__ import annotations
 
 import ast
-import sys
-from dataclasses import dataclass
-from io import StringIO
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stillframe.paths import write_text
+from stillframe.paths import fresh_folder, write_json
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
 
-DVC_YAML = Path("dvc.yaml")
-SOURCES = Path("src")
-PACKAGE = "stillframe"
 NOT_READ = {"py.typed"}  # files of the package that no module reads
 
 
-@dataclass(frozen=True)
-class Change:
-    """What differs between a stage's code deps in dvc.yaml and its imports."""
-
-    stage: str
-    missing: list[str]  # imported, not declared
-    extra: list[str]  # declared, not imported (any more)
-
-    def __str__(self) -> str:
-        parts = [f"missing {path}" for path in self.missing] + [f"not imported: {path}" for path in self.extra]
-        return f"{self.stage}: " + ", ".join(parts)
-
-
-def import_graph(package: str = PACKAGE) -> ImportGraph:
+def import_graph(package: str) -> ImportGraph:
     """The static import graph of an importable package.
 
     Raises:
-        ValueError: grimp is not installed, or a module does not parse.
+        ValueError: a module does not parse.
     """
-    try:
-        import grimp
-        from grimp.exceptions import SourceSyntaxError
-    except ImportError:
-        raise ValueError("`dag` needs grimp: pip install 'stillframe[dev]'") from None
+    import grimp
+    from grimp.exceptions import SourceSyntaxError
+
     try:
         return grimp.build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
     except SourceSyntaxError as error:
@@ -73,7 +54,7 @@ def closure(graph: ImportGraph, module: str) -> set[str]:
     return found
 
 
-def module_file(module: str, sources: Path = SOURCES) -> Path:
+def module_file(module: str, sources: Path) -> Path:
     """The file of a module: `a/b.py`, or `a/b/__init__.py` of a package."""
     path = sources.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -91,7 +72,7 @@ def does_nothing(init: Path) -> bool:
     return True
 
 
-def other_files(package: str = PACKAGE, sources: Path = SOURCES) -> list[Path]:
+def other_files(package: str, sources: Path) -> list[Path]:
     """Files of the package that are not Python: templates, style sheets."""
     folder = sources / package
     return sorted(
@@ -101,7 +82,7 @@ def other_files(package: str = PACKAGE, sources: Path = SOURCES) -> list[Path]:
     )
 
 
-def code_deps(graph: ImportGraph, module: str, sources: Path = SOURCES) -> list[str]:
+def code_deps(graph: ImportGraph, module: str, sources: Path) -> list[Path]:
     """The files of the package that decide what the stage `module` does, sorted; [] when it does not exist yet."""
     files = {module_file(name, sources) for name in closure(graph, module)}
     files = {path for path in files if path.name != "__init__.py" or not does_nothing(path)}
@@ -111,66 +92,34 @@ def code_deps(graph: ImportGraph, module: str, sources: Path = SOURCES) -> list[
         files |= set(named)  # a template may name further files
         texts = [path.read_text(encoding="utf-8", errors="ignore") for path in named]
         waiting = [path for path in waiting if path not in named]
-    return sorted(path.as_posix() for path in files)
+    return sorted(files)
 
 
-def _is_code(dep: Any, sources: Path) -> bool:
-    return isinstance(dep, str) and dep.startswith(f"{sources.as_posix()}/")
+def digests(sources: Path, stages: str = "stages") -> dict[str, dict[str, str]]:
+    """By stage: the sha256 of each file of the package that decides what it does, by its path beside the package.
+
+    Args:
+        sources: folder of the package, importable by its name; `src/stillframe`.
+        stages: the package in it whose modules are the stages.
+
+    Raises:
+        FileNotFoundError: no such folder. ValueError: a module does not parse.
+    """
+    if not (sources / stages).is_dir():
+        raise FileNotFoundError(f"{sources / stages} is not there: run this in the root of the repository")
+    package, graph = sources.name, import_graph(sources.name)
+    names = sorted(path.stem for path in (sources / stages).glob("*.py") if path.stem != "__init__")
+    found = {name: code_deps(graph, f"{package}.{stages}.{name}", sources.parent) for name in names}
+    return {
+        name: {
+            path.relative_to(sources.parent).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+        }
+        for name, files in found.items()
+    }
 
 
-def _module_of(block: dict[str, Any]) -> str:
-    """The module of `cmd: python -m <module>`."""
-    return str(block["cmd"]).split()[-1]
-
-
-def changes(blocks: dict[str, Any], graph: ImportGraph, sources: Path = SOURCES) -> list[Change]:
-    """The stages whose code deps are stale; stages whose module does not exist are left alone."""
-    found = []
-    for stage, block in blocks.items():
-        right = code_deps(graph, _module_of(block), sources)
-        declared = [dep for dep in block.get("deps", []) if _is_code(dep, sources)]
-        if right and declared != right:
-            missing = [path for path in right if path not in declared]
-            extra = [path for path in declared if path not in right]
-            found.append(Change(stage, missing, extra))
-    return found
-
-
-def update(dvc_yaml: Path = DVC_YAML, sources: Path = SOURCES, package: str = PACKAGE) -> list[Change]:
-    """Rewrite the code deps in dvc.yaml, nothing else; returns what was stale."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    document = yaml.load(dvc_yaml.read_text(encoding="utf-8"))
-    graph = import_graph(package)
-    stale = changes(document["stages"], graph, sources)
-    for change in stale:
-        block = document["stages"][change.stage]
-        data = [dep for dep in block.get("deps", []) if not _is_code(dep, sources)]
-        block["deps"] = data + code_deps(graph, _module_of(block), sources)
-    if stale:
-        out = StringIO()
-        yaml.dump(document, out)
-        write_text(dvc_yaml, out.getvalue())
-    return stale
-
-
-def check(dvc_yaml: Path = DVC_YAML, sources: Path = SOURCES, package: str = PACKAGE) -> list[Change]:
-    """What is stale in dvc.yaml."""
-    from ruamel.yaml import YAML
-
-    blocks = YAML(typ="safe").load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
-    return changes(blocks, import_graph(package), sources)
-
-
-def main(*, only_check: bool = False) -> None:
-    """Write dvc.yaml (or only check it) and print what was stale; exits 1 when a check finds something."""
-    stale = check() if only_check else update()
-    for change in stale:
-        print(change)
-    if stale and only_check:
-        sys.exit("dag: dvc.yaml does not name what its stages import: run `make dag`")
-    print("dvc.yaml names what its stages import" if not stale else "dvc.yaml rewritten")
+def write(sources: Path, code: Path) -> None:
+    """Write `digests` into the folder `code`, one JSON file a stage: what dvc.yaml names in place of the files."""
+    fresh_folder(code)
+    for name, files in digests(sources).items():
+        write_json(code / f"{name}.json", files)

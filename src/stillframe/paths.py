@@ -13,6 +13,8 @@ from typing import Any
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
+SOURCES = Path("src/stillframe")
+CODE = Path("artifacts/code")  # one file a stage: digests of the code that it runs
 SOURCE = Path("data/source")  # a link: to data/raw, or to the user's own folder; not in git, see docs/decisions.md
 SOURCE_NOTE = Path("data/source.txt")  # where the link points: the output of compose that a fresh clone lacks
 RAW = Path("data/raw")

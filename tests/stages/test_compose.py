@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the repository's conf/ (on the demo's data), to change."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "src").symlink_to(ROOT / "src")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     return tmp_path
@@ -170,3 +173,14 @@ def test_dvc_composes_the_same_values(project: Path) -> None:
     compose_and_dump(project / "dvc.yaml.params.yaml", str(project / "conf"), None, "config", "", overrides)
     theirs = yaml.safe_load((project / "dvc.yaml.params.yaml").read_text(encoding="utf-8"))
     assert composing.differences(theirs, composing.compose(overrides)) == []
+
+
+def test_the_code_of_each_stage_is_written(project: Path) -> None:
+    stage.run()
+    written = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (project / "artifacts/code").iterdir()
+    }
+    assert set(written) == {path.stem for path in (ROOT / "src/stillframe/stages").glob("*.py")} - {"__init__"}
+    trained = written["train"]["stillframe/fit/loop.py"]
+    assert trained == hashlib.sha256((ROOT / "src/stillframe/fit/loop.py").read_bytes()).hexdigest()
+    assert "stillframe/fit/loop.py" not in written["evaluate"]

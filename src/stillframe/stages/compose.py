@@ -1,4 +1,4 @@
-"""Stage 1: compose conf/ into params.yaml, the one file that every other stage reads."""
+"""Stage 1: what the others run: conf/ composed into params.yaml, which all of them read, and the code of each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from stillframe import composing, config
-from stillframe.paths import CONF, PARAMS, RAW, SOURCE, SOURCE_NOTE, write_text
+from stillframe import composing, config, dag
+from stillframe.paths import CODE, CONF, PARAMS, RAW, SOURCE, SOURCE_NOTE, SOURCES, write_text
 
 
 def target_of(data_path: str | None) -> Path:
@@ -44,12 +44,19 @@ def link_source(data_path: str | None, source: Path = SOURCE) -> None:
     temporary.replace(source)
 
 
-def run(*, conf: Path = CONF, params: Path = PARAMS, note: Path = SOURCE_NOTE) -> None:
-    """Write params.yaml from conf/, unless `dvc exp run` has already written it with its own overrides.
+def run(
+    *,
+    conf: Path = CONF,
+    sources: Path = SOURCES,
+    params: Path = PARAMS,
+    note: Path = SOURCE_NOTE,
+    code: Path = CODE,
+) -> None:
+    """Write params.yaml from conf/, unless `dvc exp run` has already written it with its own overrides; and `code`.
 
     Raises:
-        FileNotFoundError: no conf/, or the folder data.path is not there.
-        ValueError: conf/ does not compose, or a value is wrong.
+        FileNotFoundError: no conf/, no `sources`, or the folder data.path is not there.
+        ValueError: conf/ does not compose, a value is wrong, or a module does not parse.
     """
     if os.environ.get("DVC_EXP_NAME"):
         values = composing.read(params)
@@ -61,6 +68,7 @@ def run(*, conf: Path = CONF, params: Path = PARAMS, note: Path = SOURCE_NOTE) -
     for caution in config.cautions(values):
         print(f"warning: {caution}", file=sys.stderr)
     link_source(values["data"]["path"], params.parent / note.with_name(SOURCE.name))
+    dag.write(sources, code)
 
 
 def stale(*, conf: Path = CONF, params: Path = PARAMS) -> list[str]:
