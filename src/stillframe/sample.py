@@ -2,6 +2,7 @@
 
 Legend of the suffixes: B samples in a batch, K classes, C channels (1 gray, 3 RGB), H height in px, W width in px,
 N samples in a split. Images are `uint8` in 0..255 until they are on the device; `float32` after `normalise`.
+Masks are `uint8` class indices, one a pixel of the prepared picture; 255 (`IGNORE`) is a pixel that is not counted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "val", "test")
+IGNORE = 255  # in a mask: not learnt from, not scored
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Batch:
     index_B: Tensor  # int64, row in the split (augmented copies follow the train rows)
     epoch: int = 0  # 0-based; with the seed and the index it decides a sample's random draw
     mixed_BK: Tensor | None = None  # float32 target distribution after mixup or cutmix, else None
+    mask_BHW: Tensor | None = None  # uint8 class index of each pixel, IGNORE where none; of data with masks, else None
 
     def to(self, device: Any, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -85,7 +88,7 @@ class Batch:
 class Prediction:
     """What a net says of a batch."""
 
-    logits_BK: Tensor  # float32, before temperature and softmax
+    logits_BK: Tensor  # float32, before temperature and softmax; (B, K, H, W) where each pixel is answered
     index_B: Tensor  # int64, row in the split
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stillframe.data.store import FILE, Split, SplitWriter
+from stillframe.sample import IGNORE
 
 
 def write_split(folder, count, first=0, encoding="raw", side=6):
@@ -44,6 +45,35 @@ def test_images_come_back_in_the_order_asked_for(tmp_path, encoding):
     assert images.shape == (4, 6, 6, 3) and images.dtype == np.uint8
     assert images[:, 0, 0, 0].tolist() == [13, 2, 19, 2]
     assert len(split) == 20 and split.table["label"].tolist()[:3] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_masks_come_back_as_they_were(tmp_path, encoding):
+    import cv2
+
+    masks = np.random.default_rng(0).integers(0, 4, (20, 6, 6)).astype(np.uint8)
+    masks[:, 0] = IGNORE
+    meta = {"height": 6, "width": 6, "channels": 3, "encoding": encoding}
+    with SplitWriter(tmp_path, **meta, masks=True, tiles=True) as writer:
+        for start in range(0, 20, 7):
+            stored = [cv2.imencode(".png", mask)[1] if encoding == "jpeg" else mask for mask in masks]
+            places = range(start, min(start + 7, 20))
+            tile = {"origin": "big", "top": 3, "left": 4}
+            writer.write([{**row(i, 6, encoding), **tile, "mask": stored[i].tobytes()} for i in places])
+    split = Split(tmp_path)
+    assert split.masked and split.tiled
+    found = split.masks([13, 2, 19, 2])
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, masks[[13, 2, 19, 2]])
+    assert split.images([13])[0, 0, 0, 0] == 13
+    assert split.table[["origin", "top", "left"]].iloc[5].tolist() == ["big", 3, 4]
+
+
+def test_a_split_without_masks_says_so(tmp_path):
+    write_split(tmp_path, 3)
+    assert not Split(tmp_path).masked and not Split(tmp_path).tiled
+    with pytest.raises(ValueError, match=r"no masks.*data\.masks"):
+        Split(tmp_path).masks([0])
 
 
 def test_an_empty_split_is_a_split(tmp_path):

@@ -104,6 +104,7 @@ class Rows(Dataset[Batch]):
         tables = [split.table for split in self.splits]
         self.label_N = np.concatenate([table["label"].to_numpy(dtype=np.int64) for table in tables])
         self.weight_N = np.concatenate([table["weight"].to_numpy(dtype=np.float32) for table in tables])
+        self.masked = self.splits[0].masked
 
     def __getstate__(self) -> dict[str, object]:
         return {"folders": self.folders, "online": self.online}  # workers map the files themselves
@@ -117,19 +118,29 @@ class Rows(Dataset[Batch]):
 
     def images(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 (B, H, W, C) of rows over all splits."""
-        if len(self.splits[-1]) == 0 or len(self.splits) == 1:
-            return self.splits[0].images(index_B)
-        split = self.splits[0]
-        out = np.empty((len(index_B), split.height, split.width, split.channels), dtype=np.uint8)
+        return self._gathered(Split.images, index_B)
+
+    def masks(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 (B, H, W) of rows over all splits; of data with masks (`masked`)."""
+        return self._gathered(Split.masks, index_B)
+
+    def _gathered(
+        self, read: Callable[[Split, NDArray[np.int64]], NDArray[np.uint8]], index_B: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        if len(self.splits) == 1 or len(self.splits[-1]) == 0 or len(index_B) == 0:
+            return read(self.splits[0], index_B)
         of = np.searchsorted(self.first, index_B, side="right") - 1
-        for number in np.unique(of):
-            out[of == number] = self.splits[number].images(index_B[of == number] - self.first[number])
+        parts = {n: read(self.splits[n], index_B[of == n] - self.first[n]) for n in np.unique(of).tolist()}
+        out = np.empty((len(index_B), *next(iter(parts.values())).shape[1:]), dtype=np.uint8)
+        for number, part in parts.items():
+            out[of == number] = part
         return out
 
     def __getitem__(self, key: Key) -> Batch:
         epoch, index_B = key
         row_B = index_B % len(self)
         image_BHWC = self.images(row_B)
+        mask_BHW = self.masks(row_B) if self.masked else None
         if self.online is not None:
             image_BHWC = self.online.items(image_BHWC, epoch, index_B)
         return Batch(
@@ -138,6 +149,7 @@ class Rows(Dataset[Batch]):
             weight_B=torch.from_numpy(self.weight_N[row_B]),
             index_B=torch.from_numpy(index_B),
             epoch=epoch,
+            mask_BHW=None if mask_BHW is None else torch.from_numpy(mask_BHW),
         )
 
 

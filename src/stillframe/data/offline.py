@@ -102,7 +102,7 @@ def make_copies(train: Path, augment: Augment, *, seed: int, out: Path, work: Pa
     split = Split(train)
     labels = split.table["label"].to_numpy(dtype=np.int64)
     plan = plan_copies(labels, copies=augment.copies, balance=augment.balance, seed=seed)
-    meta = {"height": split.height, "width": split.width, "channels": split.channels}
+    meta: dict[str, Any] = {"height": split.height, "width": split.width, "channels": split.channels}
     spool = work / "augment"
     with SplitWriter(out, **meta, encoding=split.encoding) as writer:
         pieces = _pieces(train, split, plan, augment, seed, spool)

@@ -2,7 +2,8 @@
 
 A split is a folder with one Arrow IPC stream and the two JSON files that make it a `datasets` data set, so that
 `datasets.load_from_disk("data/prepared/train")` opens it too. Images lie in one binary column: raw uint8 H*W*C when
-small, encoded (JPEG) when large.
+small, encoded (JPEG) when large. Data with masks has one more column, `mask`: raw uint8 H*W, or PNG where images are
+encoded.
 """
 
 from __future__ import annotations
@@ -35,6 +36,17 @@ SCHEMA = pa.schema(
         ("image", pa.large_binary()),
     ]
 )
+MASK = pa.field("mask", pa.large_binary())  # the last column of a split with masks
+TILE = (
+    pa.field("origin", pa.string()),  # id of the picture that this row is a tile of
+    pa.field("top", pa.int32()),  # px of the picture, upright and not resized
+    pa.field("left", pa.int32()),
+)
+
+
+def schema(*, masks: bool, tiles: bool) -> pa.Schema:
+    """The columns of a split, with masks and of tiles, or not."""
+    return pa.schema([*SCHEMA, *(TILE if tiles else ()), *([MASK] if masks else [])])
 
 
 class SplitWriter:
@@ -43,22 +55,32 @@ class SplitWriter:
     Use as a context manager; the JSON files that make the folder a data set are written last.
     """
 
-    def __init__(self, folder: Path, *, height: int, width: int, channels: int, encoding: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        height: int,
+        width: int,
+        channels: int,
+        encoding: str,
+        masks: bool = False,
+        tiles: bool = False,
+    ) -> None:
         """Open `folder` for a split of images of `height` x `width` px; `encoding` is "raw" or "jpeg"."""
-        self.folder = folder
+        self.folder, self.schema = folder, schema(masks=masks, tiles=tiles)
         self.meta = {"height": height, "width": width, "channels": channels, "encoding": encoding}
         self.rows = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
         self.sink = pa.OSFile(str(self.folder / FILE), "wb")
-        self.stream = pa.ipc.new_stream(self.sink, SCHEMA)
+        self.stream = pa.ipc.new_stream(self.sink, self.schema)
         return self
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows; each has every column of `SCHEMA`, `image` as bytes."""
+        """Append rows; each has every column of the schema, `image` (and `mask`) as bytes."""
         if rows:
-            self.stream.write_batch(pa.RecordBatch.from_pylist(list(rows), schema=SCHEMA))
+            self.stream.write_batch(pa.RecordBatch.from_pylist(list(rows), schema=self.schema))
             self.rows += len(rows)
 
     def __exit__(
@@ -68,7 +90,7 @@ class SplitWriter:
         self.sink.close()
         if error is not None:
             return
-        features = {name: {"dtype": str(SCHEMA.field(name).type), "_type": "Value"} for name in SCHEMA.names}
+        features = {name: {"dtype": str(self.schema.field(name).type), "_type": "Value"} for name in self.schema.names}
         info = {"description": "prepared by stillframe", "features": features}
         state = {
             "_data_files": [{"filename": FILE}],
@@ -91,7 +113,9 @@ class Split:
         height: px.
         width: px.
         channels: 1 or 3.
-        table: the columns without the images, one row a sample (pandas).
+        masked: whether each row has a mask.
+        tiled: whether each row is a tile of a picture: columns origin, top and left.
+        table: the columns without images and masks, one row a sample (pandas).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,27 +147,32 @@ class Split:
                 f"{folder / FILE} has {len(self.arrow)} of {meta['rows']} samples (cut short?): "
                 f"`dvc checkout --force {folder}`, or delete it and `dvc repro`"
             )
-        self.table: pd.DataFrame = self.arrow.drop_columns(["image"]).to_pandas()
-        self.raw = self._fixed(file) if self.encoding == "raw" else None
+        self.masked, self.tiled = (name in self.arrow.column_names for name in (MASK.name, TILE[0].name))
+        pixels = ["image", MASK.name] if self.masked else ["image"]
+        self.table: pd.DataFrame = self.arrow.drop_columns(pixels).to_pandas()
+        self.raw = self._fixed(file, "image", self.channels) if self.encoding == "raw" else None
+        self.raw_mask = self._fixed(file, MASK.name, 1) if self.masked and self.encoding == "raw" else None
         self.encoded = self.arrow["image"]
 
-    def _fixed(self, file: pa.Buffer) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def _fixed(self, file: pa.Buffer, column: str, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """What an image may be in the file, one view for each place, no copy; and the place of each row's image.
 
         Record batches are of some hundred rows: batch by batch a gather took longer than its copy.
         """
-        size = self.height * self.width * self.channels
+        size = self.height * self.width * channels
         places = [np.empty(0, dtype=np.int64)]
-        for chunk in filter(len, self.arrow["image"].chunks):
+        for chunk in filter(len, self.arrow[column].chunks):
             ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=len(chunk) + 1, offset=8 * chunk.offset)
             if (np.diff(ends) != size).any():
-                shape = (self.height, self.width, self.channels)
-                raise ValueError(f"{self.folder / FILE}: images are not all {shape}: delete the folder and `dvc repro`")
+                shape = (self.height, self.width, channels)
+                raise ValueError(
+                    f"{self.folder / FILE}: {column}s are not all {shape}: delete the folder and `dvc repro`"
+                )
             places.append(ends[:-1] + (chunk.buffers()[2].address - file.address))
         place_N = np.concatenate(places)
         assert not len(place_N) or (0 <= place_N.min() and place_N.max() + size <= file.size), "not a view of the file"
-        views = (max(0, file.size - size + 1), self.height, self.width, self.channels)
-        strides = (1, self.width * self.channels, self.channels, 1)
+        views = (max(0, file.size - size + 1), self.height, self.width, channels)
+        strides = (1, self.width * channels, channels, 1)
         return np.ndarray(views, np.uint8, file, strides=strides), place_N
 
     def __len__(self) -> int:
@@ -153,21 +182,36 @@ class Split:
         """The images at `indices`, in that order: uint8 (B, H, W, C), a fresh array."""
         wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
         if self.raw is None:
-            return self._decode(wanted)
+            return self._decode(wanted, "image", self.channels)
         at, place_N = self.raw
         return at[place_N[wanted]]
 
-    def _decode(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def masks(self, indices: Iterable[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The masks at `indices`, in that order: uint8 (B, H, W), class index or IGNORE, a fresh array.
+
+        Raises:
+            ValueError: the split has no masks.
+        """
+        if not self.masked:
+            raise ValueError(f"{self.folder} has no masks: prepare it with a section data.masks (`dvc repro`)")
+        wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
+        if self.raw_mask is None:
+            return self._decode(wanted, MASK.name, 1)[:, :, :, 0]
+        at, place_N = self.raw_mask
+        return at[place_N[wanted]][:, :, :, 0]
+
+    def _decode(self, wanted: NDArray[np.int64], column: str, channels: int) -> NDArray[np.uint8]:
         import cv2
 
-        flag = cv2.IMREAD_GRAYSCALE if self.channels == 1 else cv2.IMREAD_COLOR_RGB
-        out = np.empty((len(wanted), self.height, self.width, self.channels), dtype=np.uint8)
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        encoded = self.arrow[column]
+        out = np.empty((len(wanted), self.height, self.width, channels), dtype=np.uint8)
         for slot, index in enumerate(wanted):
-            data = np.frombuffer(self.encoded[int(index)].as_buffer(), dtype=np.uint8)
+            data = np.frombuffer(encoded[int(index)].as_buffer(), dtype=np.uint8)
             image = cv2.imdecode(data, flag)
             if image is None:
                 raise ValueError(
-                    f"{self.folder / FILE}: image {index} does not decode: delete the folder and `dvc repro`"
+                    f"{self.folder / FILE}: {column} {index} does not decode: delete the folder and `dvc repro`"
                 )
-            out[slot] = image.reshape(self.height, self.width, self.channels)
+            out[slot] = image.reshape(self.height, self.width, channels)
         return out

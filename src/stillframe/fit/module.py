@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Fit(pl.LightningModule):
         """Augment on the batch, mix, and learn; raises NonFiniteLoss after `max_nonfinite` bad losses in a row."""
         if self.online is not None:
             images = self.online.batch(batch.image_BCHW, batch.epoch, batch.index_B)
-            batch = Batch(images, batch.target_B, batch.weight_B, batch.index_B, batch.epoch)
+            batch = replace(batch, image_BCHW=images)
         batch = self.task.mix(self.optim, self.card, batch)
         loss = self._step(batch, "train")
         if self.optim.l1:
