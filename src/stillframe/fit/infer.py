@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from stillframe.config import Trainer
-from stillframe.data.loader import InOrder, Rows
+from stillframe.data.loader import Rows
 from stillframe.data.store import Split
 from stillframe.fit.launch import die_with_parent, keep_memory, processes
 from stillframe.nets import weights
 from stillframe.nets.build import Net, NetSpec, rebuild
 from stillframe.paths import read_json
+from stillframe.sample import Batch, Prediction
 from stillframe.tasks import find
 
 
@@ -43,27 +45,117 @@ def device_of(trainer: Trainer, rank: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
-def _part(
-    trained: Path, split: Path, trainer: Trainer, tta: str, batch_size: int, rank: int, world: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows rank, rank + world, ... and their logits."""
+class Kept(Protocol):
+    """What one process keeps of a net's answers."""
+
+    def add(self, prediction: Prediction, batch: Batch) -> None:
+        """Take the answer to a batch; both may lie on a device."""
+
+    def handed(self) -> Any:
+        """What is handed to the process that gathers the parts; can be pickled."""
+
+
+class Keep(Protocol):
+    """What is kept of a net's answers about a split; travels to each process that asks."""
+
+    def rows(self, split: Split, rank: int, world: int) -> NDArray[np.int64]:
+        """The rows that a process asks about, in its order; no row twice over all processes."""
+
+    def begin(self, split: Split) -> Kept:
+        """A fresh part, for one process."""
+
+    def whole(self, parts: list[Any], split: Split) -> pd.DataFrame:
+        """What the processes handed over, as one table in the split's order."""
+
+
+class EachRow:
+    """Keeps the logits of each row: index, id, label, source size and mode, slices, logits (list of K)."""
+
+    def rows(self, split: Split, rank: int, world: int) -> NDArray[np.int64]:
+        """Rows rank, rank + world, ..."""
+        return np.arange(rank, len(split), world, dtype=np.int64)
+
+    def begin(self, split: Split) -> _Logits:
+        """No answers yet."""
+        return _Logits()
+
+    def whole(self, parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]], split: Split) -> pd.DataFrame:
+        """One row a sample, each counted once."""
+        parts = [part for part in parts if len(part[0])]
+        index_N = np.concatenate([np.empty(0, np.int64), *(index for index, _ in parts)])
+        logits = [logits_K for _, logits_NK in parts for logits_K in logits_NK]
+        order = np.argsort(index_N, kind="stable")
+        table = split.table.reset_index(drop=True)
+        assert np.array_equal(index_N[order], np.arange(len(table))), "each sample is counted once"
+        keep = ["id", "label", "source_width", "source_height", "source_mode", "slices"]
+        out = table[keep].copy()
+        out.insert(0, "index", np.arange(len(table), dtype=np.int64))
+        out["logits"] = [logits[at] for at in order]
+        return out
+
+
+class _Logits:
+    """Rows and their logits, as they come."""
+
+    def __init__(self) -> None:
+        self.index: list[NDArray[np.int64]] = []
+        self.logits: list[NDArray[np.float32]] = []
+
+    def add(self, prediction: Prediction, batch: Batch) -> None:
+        self.index.append(prediction.index_B.cpu().numpy())
+        self.logits.append(prediction.logits_BK.float().cpu().numpy())
+
+    def handed(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if not self.index:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        return np.concatenate(self.index), np.concatenate(self.logits)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a trained net is asked about a split.
+
+    Attributes:
+        trained: artifacts/train.
+        split: a prepared split.
+        trainer: says which device, and how many processes.
+        tta: kind of test-time views.
+        batch_size: rows at a time.
+    """
+
+    trained: Path
+    split: Path
+    trainer: Trainer
+    tta: str
+    batch_size: int
+
+    def __call__(self, keep: Keep | None = None) -> pd.DataFrame:
+        """What the net says, as `keep` keeps it (`EachRow` unless it is given)."""
+        return predict_split(
+            self.trained, self.split, self.trainer, tta=self.tta, batch_size=self.batch_size, keep=keep
+        )
+
+
+def _part(asking: Asking, keep: Keep, rank: int, world: int) -> Any:
+    """What is kept of the answers to this process's rows."""
+    trainer = asking.trainer
     keep_memory()
     torch.set_num_threads(trainer.threads or max(1, len(os.sched_getaffinity(0)) // world))
-    net, task_name = load_net(trained)
+    net, task_name = load_net(asking.trained)
     device, predict = device_of(trainer, rank), find(task_name).predict
     net = net.to(device)
     if trainer.channels_last:
         net.backbone.to(memory_format=torch.channels_last)
-    rows = Rows([split])
-    index, logits = [np.empty(0, np.int64)], [np.empty((0, net.spec.classes), np.float32)]
-    for key in _shown(InOrder(len(rows), batch_size, rank=rank, world=world), rank):
-        prediction = predict(net, rows[key].to(device), tta)
-        index.append(prediction.index_B.cpu().numpy())
-        logits.append(prediction.logits_BK.float().cpu().numpy())
-    return np.concatenate(index), np.concatenate(logits)
+    rows = Rows([asking.split])
+    split = rows.splits[0]
+    kept, mine = keep.begin(split), keep.rows(split, rank, world)
+    for first in _shown(range(0, len(mine), asking.batch_size), rank):
+        batch = rows[0, mine[first : first + asking.batch_size]].to(device)
+        kept.add(predict(net, batch, asking.tta), batch)
+    return kept.handed()
 
 
-def _shown(batches: InOrder, rank: int) -> Any:
+def _shown(batches: range, rank: int) -> Any:
     """A progress bar on the first process."""
     from rich.console import Console
     from rich.progress import track
@@ -71,29 +163,23 @@ def _shown(batches: InOrder, rank: int) -> Any:
     return track(batches, description="predicting", console=Console(stderr=True), disable=rank != 0, transient=True)
 
 
-def predict_split(trained: Path, split: Path, trainer: Trainer, *, tta: str, batch_size: int) -> pd.DataFrame:
-    """One row a sample, in the split's order: index, id, label, logits (list of K), source size and mode, slices.
+def predict_split(
+    trained: Path, split: Path, trainer: Trainer, *, tta: str, batch_size: int, keep: Keep | None = None
+) -> pd.DataFrame:
+    """What a net says of a split: one row a sample, in the split's order.
 
     With several devices each process asks its own part, and no sample is padded or left out.
 
     Raises:
         ValueError: the trained net has another number of classes than the labels need.
     """
-    world = min(processes(trainer), max(1, len(Split(split))))
+    asking, kept, opened = Asking(trained, split, trainer, tta, batch_size), keep or EachRow(), Split(split)
+    world = min(processes(trainer), max(1, len(opened)))
     if world == 1:
-        parts = [_part(trained, split, trainer, tta, batch_size, 0, 1)]
+        parts = [_part(asking, kept, 0, 1)]
     else:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(world, spawn, initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
-            asked = [pool.submit(_part, trained, split, trainer, tta, batch_size, rank, world) for rank in range(world)]
+            asked = [pool.submit(_part, asking, kept, rank, world) for rank in range(world)]
             parts = [one.result() for one in asked]
-    index_N = np.concatenate([index for index, _ in parts])
-    logits_NK = np.concatenate([logits for _, logits in parts])
-    order = np.argsort(index_N, kind="stable")
-    table = Split(split).table.reset_index(drop=True)
-    assert np.array_equal(index_N[order], np.arange(len(table))), "each sample is counted once"
-    keep = ["id", "label", "source_width", "source_height", "source_mode", "slices"]
-    out = table[keep].copy()
-    out.insert(0, "index", np.arange(len(table), dtype=np.int64))
-    out["logits"] = list(logits_NK[order])
-    return out
+    return kept.whole(parts, opened)

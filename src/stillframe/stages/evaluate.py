@@ -27,33 +27,16 @@ def run(
     evaluated: Path = EVALUATE,
 ) -> None:
     """Score the test split with the frozen choices and write `evaluated`."""
-    from stillframe.fit.infer import load_net, predict_split
-    from stillframe.measure.decide import with_decisions
-    from stillframe.measure.tables import write_tables
-    from stillframe.report.pictures import draw_explanations, draw_gallery
+    from stillframe.fit.infer import Asking
+    from stillframe.review import review_of
+    from stillframe.review.base import Tested
 
-    facts, choices = Card.read(card), read_json(validated / "choices.json")
-    predictions = predict_split(trained, test, trainer, tta=choices["tta"], batch_size=evaluate.batch_size)
-    predictions = with_decisions(predictions, choices)
+    facts, choices, review = Card.read(card), read_json(validated / "choices.json"), review_of(task)
+    asking = Asking(trained, test, trainer, choices["tta"], evaluate.batch_size)
     out = fresh_folder(evaluated)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
-    metrics, gallery = write_tables(
-        predictions,
-        facts,
-        out,
-        bins=choices["bins"],
-        seed=seed,
-        bootstrap=evaluate.bootstrap,
-        slices=list(dict.fromkeys([*facts.slices, *evaluate.slices])),
-        gallery=evaluate.gallery,
-    )
-    draw_gallery(gallery, test, out)
-    net, _ = load_net(trained)
-    draw_explanations(net, predictions, facts, test, evaluate.explain, out / "explain")
+    metrics = review.evaluate(asking, Tested(facts, choices, seed, evaluate, out))
     record(trained, tracking, metrics, [card, *(out / name for name in SENT)])
-    shown = "  ".join(
-        f"{name} {metrics[name]:.4f}" for name in ("accuracy", "f1_macro", "recall_macro", "ece") if name in metrics
-    )
+    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in review.shown[1] if name in metrics)
     print(f"test: {shown}")
 
 

@@ -29,31 +29,23 @@ def run(
     Raises:
         ValueError: the model does not pass the bar; the numbers are in the message and in `validated`.
     """
-    from stillframe.fit.infer import predict_split
-    from stillframe.measure.choices import choose, refusal, verdict
-    from stillframe.measure.decide import with_decisions
-    from stillframe.measure.tables import write_validation_tables
+    from stillframe.fit.infer import Asking
+    from stillframe.measure.choices import refusal, verdict
+    from stillframe.review import review_of
 
-    facts = Card.read(card)
+    facts, review, out = Card.read(card), review_of(task), fresh_folder(validated)
     tta = data_symmetry if validate.tta == "data" else "none"
-    predictions = predict_split(trained, val, trainer, tta=tta, batch_size=validate.batch_size)
-    choices = choose(predictions, validate, facts, tta)
-    predictions = with_decisions(predictions, choices)
-    out = fresh_folder(validated)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
-    metrics = write_validation_tables(predictions, facts, validate.bins, out)
+    metrics, choices = review.validate(Asking(trained, val, trainer, tta, validate.batch_size), validate, facts, out)
     choices["verdict"] = verdict(metrics, validate.require, facts)
     write_json(out / "choices.json", choices)
     _record(trained, tracking, metrics, choices)
-    _say(metrics, choices)
+    _say(metrics, choices, review.shown[0])
     if not choices["verdict"]["passed"]:
         raise ValueError(refusal(choices["verdict"]))
 
 
-def _say(metrics: dict[str, float], choices: dict[str, Any]) -> None:
-    shown = "  ".join(
-        f"{name} {metrics[name]:.4f}" for name in ("accuracy", "f1_macro", "auroc", "ece") if name in metrics
-    )
+def _say(metrics: dict[str, float], choices: dict[str, Any], names: tuple[str, ...]) -> None:
+    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
     print(f"validation: {shown}  (temperature {choices['temperature']:.3f})")
 
 

@@ -39,6 +39,8 @@ class Task:
     """The functions that make a task.
 
     Attributes:
+        answer: what an answer is, by a name of `review.REVIEWS`: "label", one class a sample; stages after training and
+            exported files treat answers of one kind alike.
         targets: kinds of targets beside the image, in albumentations' names ({} for class labels).
         build_net: a fresh net for the data of a card.
         make_loss: the loss of `optim` for the data of a card.
@@ -51,6 +53,7 @@ class Task:
         check_metric: raises ValueError for a metric name that the task does not have.
     """
 
+    answer: str
     targets: dict[str, str]
     build_net: Callable[[Model, Card], Net]
     make_loss: Callable[[Optim, Card], Loss]

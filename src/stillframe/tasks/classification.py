@@ -169,6 +169,7 @@ def tally(card: Card) -> Tally:
 
 
 TASK = Task(
+    answer="label",
     targets={},
     build_net=build_net,
     make_loss=make_loss,
