@@ -62,6 +62,20 @@ def test_whole_factors_are_bit_equal(resize: str) -> None:
         np.testing.assert_array_equal(made, right, err_msg=str(shape))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_clips_go_through_it_frame_by_frame(channels: int) -> None:
+    clips = np.random.default_rng(0).integers(0, 256, (3, 5, 60, 40, 3), dtype=np.uint8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    model = preprocessing(SIZE, "pad", channels, frames=5).SerializeToString()
+    (made,) = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(
+        None, {"image": clips}
+    )
+    assert made.shape == (3, 5, channels, SIZE, SIZE)
+    (frames,) = session("pad", channels).run(None, {"image": clips.reshape(15, 60, 40, 3)})
+    np.testing.assert_array_equal(made.reshape(frames.shape), frames)
+
+
 def test_an_image_of_another_number_of_channels_is_refused() -> None:
     for channels in (1, 3):
         with pytest.raises(Exception, match="(?i)dim|shape|invalid|broadcast"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,16 @@ PREFIX = "stillframe."  # of the keys in the file's metadata
 class Facts:
     """The metadata of an exported file; each field is one key `stillframe.<field>`, its value JSON.
 
+    A field with a default may be absent: older files say nothing of it.
+
     Attributes:
         task: name of the task.
         classes: names, in the order of the probabilities.
         size: px, of the square pictures that the net is shown.
+        frames: of a clip; 1: the model answers images.
+        fps: frames a second at which those of a clip are taken; None: spread over the whole video (and of images).
+        sampling: how the frames of a clip are chosen, as `data.clip.sampling`; None of images.
+        views: clips of a video whose logits are averaged, as in evaluate; 1 of images.
         channels: 1 or 3, of these pictures; images of 1 and of 3 channels are taken.
         resize: squash, pad or crop.
         min_px: images with a shorter side below are not meant for it (`data.min_px`); refused by `predict`.
@@ -51,6 +57,10 @@ class Facts:
     data_hash: str
     run_id: str | None
     git_commit: str | None
+    frames: int = 1
+    fps: float | None = None
+    sampling: str | None = None
+    views: int = 1
 
     def metadata(self) -> dict[str, str]:
         """As text by key, for the file."""
@@ -66,6 +76,8 @@ class Facts:
         values: dict[str, Any] = {}
         for field in fields(cls):
             text = metadata.get(PREFIX + field.name)
+            if text is None and field.default is not MISSING:
+                continue
             if text is None:
                 raise ValueError(f"{origin} says no {PREFIX}{field.name}: not a file that stillframe exported")
             try:

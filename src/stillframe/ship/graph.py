@@ -25,6 +25,8 @@ OUTPUTS = ("probabilities", "decisions")  # float32 (N, K), rows summing to 1; i
 class Answer(nn.Module):
     """A net with the frozen choices behind it: pictures (B, C, S, S) in 0..255 -> probabilities and decisions.
 
+    Clips are (B, T, C, S, S).
+
     All views go through the net as one batch, so that the file holds the net once.
     """
 
@@ -65,7 +67,8 @@ def net_graph(net: Net, facts: Facts) -> ModelProto:
 
 
 def _exported(net: Net, facts: Facts) -> ModelProto:
-    example = torch.zeros((2, facts.channels, facts.size, facts.size))
+    picture = (facts.channels, facts.size, facts.size)
+    example = torch.zeros((2, *picture) if facts.frames == 1 else (2, facts.frames, *picture))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which opsets its own passes were tried on
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice to torch's own developers
@@ -94,7 +97,10 @@ def whole(net_model: ModelProto, facts: Facts) -> ModelProto:
     from onnx import checker, compose, helper
 
     front = compose.add_prefix(
-        preprocessing(facts.size, facts.resize, facts.channels), "prepare/", rename_inputs=False, rename_outputs=False
+        preprocessing(facts.size, facts.resize, facts.channels, facts.frames),
+        "prepare/",
+        rename_inputs=False,
+        rename_outputs=False,
     )
     net_model.ir_version = front.ir_version = IR_VERSION
     merged = compose.merge_models(front, net_model, io_map=[(PIXELS, PIXELS)], producer_name="stillframe")

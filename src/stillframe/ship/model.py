@@ -1,4 +1,4 @@
-"""An exported file, opened with ONNX Runtime: decoded images in, probabilities and decisions out."""
+"""An exported file, opened with ONNX Runtime: decoded images or clips in, probabilities and decisions out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.data.decode import prepare
 from stillframe.ship.facts import Facts
 
-Image = NDArray[np.uint8]  # (H, W, C), C = 1 or 3, upright; as `data.decode` gives it
+# An image (H, W, C), C = 1 or 3, upright, as `data.decode` gives it. Where the model answers clips of T frames: a clip
+# (T, H, W, C), or V views of one video (V, T, H, W, C), which get one answer.
+Image = NDArray[np.uint8]
 INPUT = "image"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a file says of some images.
+    """What a file says of some images or videos.
 
     Attributes:
         probability_NK: float32 (float64 of the model itself), rows summing to 1; calibrated.
@@ -66,31 +69,77 @@ class Exported:
         self.facts = Facts.read(self.session.get_modelmeta().custom_metadata_map, str(path))
 
     def __call__(self, images: Sequence[Image]) -> Answers:
-        """Answer images of any sizes; those of one size are asked together.
+        """Answer images (or clips, see `Image`) of any sizes; those of one size are asked together.
 
         Raises:
-            ValueError: an array that is no image.
+            ValueError: an array that is no image, or no clip of as many frames as the model takes.
         """
+        parts, of_N = unfold(images, self.facts.frames)
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for at, image in enumerate(images):
-            check(image)
-            by_shape[image.shape].append(at)
-        probability_NK = np.empty((len(images), len(self.facts.classes)), dtype=np.float32)
-        decision_N = np.empty(len(images), dtype=np.int64)
+        for at, part in enumerate(parts):
+            by_shape[part.shape].append(at)
+        probability_NK = np.empty((len(parts), len(self.facts.classes)), dtype=np.float32)
+        decision_N = np.empty(len(parts), dtype=np.int64)
         for places in by_shape.values():
-            answers = self.batch(np.stack([images[at] for at in places]))
+            answers = self.batch(np.stack([parts[at] for at in places]))
             probability_NK[places], decision_N[places] = answers.probability_NK, answers.decision_N
-        return Answers(probability_NK, decision_N)
+        return together(Answers(probability_NK, decision_N), of_N, self.facts.threshold)
 
     def batch(self, image_NHWC: NDArray[np.uint8]) -> Answers:
-        """Answer images of one size, uint8 (N, H, W, C), in one call."""
+        """Answer images of one size, uint8 (N, H, W, C), or clips (N, T, H, W, C), in one call."""
         probability_NK, decision_N = self.session.run(None, {INPUT: image_NHWC})
         return Answers(probability_NK, decision_N)
 
 
-def check(image: Any) -> None:
-    """Raise ValueError for what is not a decoded image: uint8 (H, W, 1 or 3)."""
+def check(image: Any, frames: int = 1) -> None:
+    """Raise ValueError for what is no decoded image, uint8 (H, W, 1 or 3); no clip or views where `frames` is not 1."""
+    what = "an image" if frames == 1 else "a clip"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        raise ValueError(f"an image is an array of uint8, not {getattr(image, 'dtype', type(image).__name__)}")
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise ValueError(f"an image has the shape (height, width, 1 or 3), not {image.shape}")
+        raise ValueError(f"{what} is an array of uint8, not {getattr(image, 'dtype', type(image).__name__)}")
+    right = image.ndim == 3 if frames == 1 else image.ndim in (4, 5) and image.shape[-4] == frames
+    if not right or image.shape[-1] not in (1, 3) or 0 in image.shape:
+        wanted = "height, width, 1 or 3" if frames == 1 else f"{frames} frames, height, width, 1 or 3"
+        raise ValueError(f"{what} has the shape ({wanted}), not {image.shape}")
+
+
+def shown(image: Image, facts: Facts) -> Image:
+    """What the net is shown of an image, a clip or views of any size: (..., S, S, channels)."""
+    if image.ndim == 3:
+        return prepare(image, facts.size, facts.resize, facts.channels)
+    frames = image.reshape(-1, *image.shape[-3:])
+    made = np.stack([prepare(frame, facts.size, facts.resize, facts.channels) for frame in frames])
+    return made.reshape(*image.shape[:-3], *made.shape[1:])
+
+
+def unfold(images: Sequence[Image], frames: int) -> tuple[list[Image], NDArray[np.int64]]:
+    """All images or clips, views one by one, and of each the place of what it is a view of (ValueError: `check`)."""
+    parts: list[Image] = []
+    counts = []
+    for image in images:
+        check(image, frames)
+        views = list(image) if image.ndim == 5 else [image]
+        parts += views
+        counts.append(len(views))
+    return parts, np.repeat(np.arange(len(images)), counts)
+
+
+def together(said: Answers, of_N: NDArray[np.int64], threshold: float | None) -> Answers:
+    """One answer for all views of a video: that of the mean of their logits, as in evaluate.
+
+    Up to a constant for each view its logits divided by the temperature are the logarithms of its probabilities.
+
+    Args:
+        said: of the views.
+        of_N: the place of the video of each view, ascending from 0.
+        threshold: of the facts.
+    """
+    first_M = np.flatnonzero(np.diff(of_N, prepend=-1))
+    if len(first_M) == len(of_N):
+        return said
+    least = np.finfo(np.float32).tiny
+    log_NK = np.log(np.maximum(said.probability_NK.astype(np.float64), least))
+    log_MK = np.add.reduceat(log_NK, first_M) / np.diff(first_M, append=len(of_N))[:, None]
+    shares_MK = np.exp(log_MK - log_MK.max(1, keepdims=True))
+    probability_MK = shares_MK / shares_MK.sum(1, keepdims=True)
+    decision_M = probability_MK.argmax(1) if threshold is None else (probability_MK[:, 1] >= threshold).astype(np.int64)
+    return Answers(probability_MK.astype(said.probability_NK.dtype), decision_M)

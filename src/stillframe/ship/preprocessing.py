@@ -8,9 +8,10 @@ up to some ten levels of 255. So the two are written out here in plain operators
   where both sides are halved and else to even, as in OpenCV's `ResizeArea_Invoker` and `ResizeAreaFastVec`.
 * enlarging: bilinear with weights of 11 bits, in whole numbers as in OpenCV's `HResizeLinear` and `VResizeLinear`.
 
-Then black borders or the middle, and gray <-> RGB by the weights of 15 bits of OpenCV's `RGB2Gray`. Of the area mean
-the order of the sums differs, so that a value exactly between two levels may be rounded the other way; everything else
-is bit-equal. tests/ship/test_preprocessing.py holds both against OpenCV.
+Clips (N, T, H, W, C) go through it frame by frame. Then black borders or the middle, and gray <-> RGB by the weights of
+15 bits of OpenCV's `RGB2Gray`. Of the area mean the order of the sums differs, so that a value exactly between two
+levels may be rounded the other way; everything else is bit-equal. tests/ship/test_preprocessing.py holds both against
+OpenCV.
 """
 
 from __future__ import annotations
@@ -235,10 +236,19 @@ COLOURS = {
         one_by_one = Constant<value_ints = [1, 1, 1, 3]>()
         coloured = Expand(placed, one_by_one)""",
 }
+# of clips of T frames: the frames of all clips are one batch on the way
+FOLD = """
+        of_frame = Shape<start = 2>(image)
+        every = Constant<value_ints = [-1]>()
+        of_frames = Concat<axis = 0>(every, of_frame)
+        frames = Reshape(image, of_frames)"""
+UNFOLD = """
+        of_clips = Constant<value_ints = [-1, {frames}, {channels}, {size}, {size}]>()
+        pixels = Reshape(pictures, of_clips)"""
 GRAPH = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
-prepare (uint8[batch, height, width, depth] image) => (float[batch, {channels}, {size}, {size}] pixels) {{
-        shape = Shape(image)
+prepare (uint8[{every}height, width, depth] image) => (float[{every}{channels}, {size}, {size}] pixels) {{{fold}
+        shape = Shape({source})
         batch, height, width, depth = Split<axis = 0, num_outputs = 4>(shape)
         size = Constant<value_ints = [{size}]>()
         zero = Constant<value_ints = [0]>()
@@ -264,7 +274,7 @@ prepare (uint8[batch, height, width, depth] image) => (float[batch, {channels}, 
             else_branch = linear () => (float[batch, new_height, new_width, depth] interpolated) {{{linear}
             }}
         >{placed}{colours}
-        pixels = Transpose<perm = [0, 3, 1, 2]>(coloured)
+        {made} = Transpose<perm = [0, 3, 1, 2]>(coloured){unfold}
 }}
 """
 SCALED = """{name}_times = Mul({side}, scale)
@@ -273,32 +283,42 @@ SCALED = """{name}_times = Mul({side}, scale)
         {name} = Cast<to = 7>({name}_least)"""
 
 
-def text(size: int, resize: str, channels: int) -> str:
+def text(size: int, resize: str, channels: int, frames: int = 1) -> str:
     """The graph in ONNX's own notation.
 
     Args:
         size: px, of the prepared (square) pictures.
         resize: "squash", "pad" or "crop", as `data.resize`.
         channels: 1 or 3, of the prepared pictures; images with 1 and with 3 channels are taken.
+        frames: of a clip; 1: of images.
     """
     new_size = NEW_SIZE[resize]
     for name, side in (("nh", "h64"), ("nw", "w64")):
         new_size = new_size.replace(f"{name} = SCALED({side})", SCALED.format(name=name, side=side))
+    clips, source = frames > 1, "frames" if frames > 1 else IMAGE
     return GRAPH.format(
         ir=IR_VERSION,
         opset=OPSET,
         channels=channels,
         size=size,
+        every=f"batch, {frames}, " if clips else "batch, ",
+        fold=FOLD if clips else "",
+        source=source,
         new_size=new_size,
-        area=AREA,
-        linear=LINEAR,
+        area=AREA.replace(f"({IMAGE},", f"({source},"),
+        linear=LINEAR.replace(f"({IMAGE},", f"({source},"),
         placed=PLACED[resize],
         colours=COLOURS[channels],
+        made="pictures" if clips else PIXELS,
+        unfold=UNFOLD.format(frames=frames, channels=channels, size=size) if clips else "",
     )
 
 
-def preprocessing(size: int, resize: str, channels: int) -> ModelProto:
-    """The graph as a model: input `IMAGE` uint8 (N, H, W, C), output `PIXELS` float32 (N, channels, size, size)."""
+def preprocessing(size: int, resize: str, channels: int, frames: int = 1) -> ModelProto:
+    """The graph as a model: input `IMAGE` uint8 (N, H, W, C), output `PIXELS` float32 (N, channels, size, size).
+
+    Of clips the input is (N, T, H, W, C), the output (N, T, channels, size, size).
+    """
     import onnx.parser
 
-    return onnx.parser.parse_model(text(size, resize, channels))
+    return onnx.parser.parse_model(text(size, resize, channels, frames))

@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from stillframe.config import Data
-from stillframe.data.decode import prepare
 from stillframe.fit.infer import load_net
 from stillframe.measure.calibrate import decide, softmax
 from stillframe.paths import read_json
 from stillframe.sample import Batch, Card
 from stillframe.ship.facts import Facts
-from stillframe.ship.model import Answers, check
+from stillframe.ship.model import Answers, shown, together, unfold
 from stillframe.tasks import find
 
 
@@ -68,14 +67,13 @@ class Trained:
             torch.set_num_threads(threads)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Answers:
-        """Answer decoded images of any sizes (ValueError: an array that is no image)."""
-        for image in images:
-            check(image)
+        """Answer decoded images or clips of any sizes (ValueError: an array that is neither)."""
         facts = self.facts
-        shown = np.stack([prepare(image, facts.size, facts.resize, facts.channels) for image in images])
-        nothing = torch.zeros(len(images), dtype=torch.int64)
-        batch = Batch(torch.from_numpy(shown).permute(0, 3, 1, 2), nothing, torch.ones(len(images)), nothing)
+        parts, of_N = unfold(images, facts.frames)
+        pixels = torch.from_numpy(np.stack([shown(part, facts) for part in parts]))
+        nothing = torch.zeros(len(parts), dtype=torch.int64)
+        batch = Batch(pixels.movedim(-1, -3), nothing, torch.ones(len(parts)), nothing)
         logits_NK = self.task.predict(self.net, batch, facts.tta).logits_BK.numpy()
         probability_NK = softmax(logits_NK, facts.temperature)
         decision_N = decide(probability_NK, facts.threshold).astype(np.int64)
-        return Answers(probability_NK.astype(np.float32), decision_N)
+        return together(Answers(probability_NK.astype(np.float32), decision_N), of_N, facts.threshold)

@@ -46,11 +46,11 @@ class Workshop:
         return load_net(self.trained)[0]
 
     def pictures(self) -> NDArray[np.float32]:
-        """Validation pictures for the calibration: float32 (N, C, S, S), drawn by the seed."""
+        """Validation pictures for the calibration, drawn by the seed: float32 (N, C, S, S), clips (N, T, C, S, S)."""
         split = Split(self.lesson.val)
         count = min(self.section.calibrate, len(split))
         rows = np.sort(np.random.default_rng(self.seed).permutation(len(split))[:count])
-        return np.ascontiguousarray(split.images(rows).transpose(0, 3, 1, 2)).astype(np.float32)
+        return np.ascontiguousarray(np.moveaxis(split.images(rows), -1, -3)).astype(np.float32)
 
 
 def _fp32(shop: Workshop, plain: ModelProto) -> ModelProto:

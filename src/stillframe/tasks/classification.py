@@ -106,13 +106,16 @@ def step(net: Net, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
 
 
 def views(image_BCHW: Tensor, tta: str) -> list[Tensor]:
-    """The pictures a net is asked about: as they are (none), with the mirror image (mirror), all 8 symmetries (d4)."""
+    """The pictures a net is asked about: as they are (none), with the mirror image (mirror), all 8 symmetries (d4).
+
+    All frames of a clip (B, T, C, H, W) are turned alike.
+    """
     out = [image_BCHW]
     if tta in ("mirror", "d4"):
-        out += [image_BCHW.flip(3)]
+        out += [image_BCHW.flip(-1)]
     if tta == "d4":
-        out += [view.flip(2) for view in out]
-        out += [view.transpose(2, 3) for view in out]
+        out += [view.flip(-2) for view in out]
+        out += [view.transpose(-1, -2) for view in out]
     return out
 
 
