@@ -150,5 +150,7 @@ def boundary_scores(boundary_NK: ArrayLike, classes: Sequence[str]) -> dict[str,
     if not len(held):
         return {}
     mean = np.nanmean(boundary_NK[:, held], axis=0)
-    by_class = {f"boundary_f1/{classes[at]}": float(value) for at, value in zip(held, mean, strict=True)}
+    by_class = {
+        f"boundary_f1/{classes[at]}": float(value) for at, value in zip(held.tolist(), mean.tolist(), strict=True)
+    }
     return {"boundary_f1": float(mean.mean()), **by_class}
