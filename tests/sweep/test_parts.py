@@ -24,6 +24,7 @@ SECTION = {
     "objective": "val/f1_macro",
     "direction": "auto",
     "until": "report",
+    "test": "best",
     "parallel": 0,
     "gpus": None,
     "gpus_per_trial": 0,
@@ -77,6 +78,7 @@ def test_directions_follow_the_metric() -> None:
         ({"folds": 1}, "folds = 1"),
         ({"objektive": "val/ece"}, "objektive"),
         ({"until": "train"}, "until"),
+        ({"test": "none"}, "every trial meets the test split"),
         ({"seeds": 0}, "seeds"),
     ],
 )

@@ -51,6 +51,7 @@ def open_sweep(given: Settings, values: dict[str, Any], words: list[str]) -> Swe
         "gpus_each": each,
         "timeout_s": given.timeout_s,
         "until": given.until,
+        "test": given.test,
         "tracking_uri": store_of(values),
         "started": time.time(),
         "parent_run": None,

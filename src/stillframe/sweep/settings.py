@@ -29,6 +29,7 @@ class Settings:
     objective: str | list[str]  # val/<metric>, train/seconds or train/parameters; several for a Pareto front
     direction: Literal["auto", "maximize", "minimize"] | list[Literal["maximize", "minimize"]]
     until: Literal["validate", "evaluate", "report"]  # the last stage of a trial
+    test: Literal["best", "none"]  # with until = validate: who meets the test split at the end
     parallel: Annotated[int, AtLeast0]  # trials at once on this machine; 0: as the launcher says
     gpus: list[str] | None  # devices that are handed out; null: those that are visible
     gpus_per_trial: Annotated[int, AtLeast0]  # 0: all of them for a single trial at a time, else one each
@@ -77,6 +78,11 @@ def build(values: dict[str, Any], origin: str = f"{CONF}/sweep.yaml") -> Setting
             raise ValueError(f"sweep.objective = {objective}: {nearest(objective, ['val/f1_macro', *COSTS])}")
     if len(settings.directions) != len(settings.objectives):
         raise ValueError(f"sweep.direction: {len(settings.directions)} for {len(settings.objectives)} objectives")
+    if settings.test == "none" and settings.until != "validate":
+        raise ValueError(
+            f"sweep.test = none, but with sweep.until = {settings.until} every trial meets the test split: "
+            "set sweep.until=validate"
+        )
     if settings.folds == 1:
         raise ValueError("folds = 1: two or more, or 0 for the split as it is")
     return settings

@@ -81,8 +81,11 @@ def _run(sweep: Sweep, trial: Trial, values: dict[str, Any]) -> Trial:
 
 
 def complete_best(sweep: Sweep) -> None:
-    """Where the trials end before the test split, the best one goes the rest of the way, and no other."""
-    best = sweep.best()
+    """Where the trials end before the test split, the best one goes the rest of the way, and no other.
+
+    With `sweep.test` none not even that one does: a search that will be followed by another has no use for it.
+    """
+    best = sweep.best() if sweep.facts["test"] == "best" else None
     if best is None or sweep.facts["until"] == "report" or "test/accuracy" in best.repeats[0].metrics:
         return
     import yaml
