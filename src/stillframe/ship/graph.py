@@ -32,13 +32,14 @@ class Answer(nn.Module):
 
     def __init__(self, net: Net, facts: Facts) -> None:
         super().__init__()
-        self.net, self.views = net, find(facts.task).views
+        self.net, self.task = net, find(facts.task)
         self.tta, self.temperature, self.threshold = facts.tta, facts.temperature, facts.threshold
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities float32 (B, K) and decisions int64 (B,)."""
-        views = self.views(image_BCHW, self.tta)
-        logits_BK = self.net(torch.cat(views)).unflatten(0, (len(views), -1)).mean(0)
+        """Probabilities float32 (B, K) and decisions int64 (B,); of masks (B, K, S, S) and (B, S, S)."""
+        views = self.task.views(image_BCHW, self.tta)
+        logits_VBK = self.net(torch.cat(views)).unflatten(0, (len(views), -1))
+        logits_BK = self.task.back(logits_VBK, self.tta).mean(0)
         probability_BK = (logits_BK / self.temperature).softmax(1)
         if self.threshold is None:
             return probability_BK, probability_BK.argmax(1)

@@ -49,6 +49,7 @@ class Task:
         step: one training or validation step -> (loss, prediction).
         predict: the same function wherever a trained net answers.
         views: the pictures that `predict` asks the net about, by the kind of test-time views; logits are averaged.
+        back: the logits of these pictures (V, B, K, ...), in their order, such that they may be averaged: maps turned.
         tally: a fresh tally for the data of a card.
         check_metric: raises ValueError for a metric name that the task does not have.
     """
@@ -62,5 +63,6 @@ class Task:
     step: Callable[[Net, Batch, Loss], tuple[Tensor, Prediction]]
     predict: Callable[[Net, Batch, str], Prediction]
     views: Callable[[Tensor, str], list[Tensor]]
+    back: Callable[[Tensor, str], Tensor]
     tally: Callable[[Card], Tally]
     check_metric: Callable[[str, Card], None]

@@ -13,6 +13,7 @@ from stillframe.config import Distill, Model, Optim
 from stillframe.measure.scores import check_metric, confusion_scores
 from stillframe.nets import build
 from stillframe.nets.build import Net
+from stillframe.nets.views import views
 from stillframe.sample import Batch, Card, Prediction
 from stillframe.tasks.base import Loss, Tally, Task
 
@@ -105,20 +106,6 @@ def step(net: Net, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
     return loss(logits_BK, batch), Prediction(logits_BK, batch.index_B)
 
 
-def views(image_BCHW: Tensor, tta: str) -> list[Tensor]:
-    """The pictures a net is asked about: as they are (none), with the mirror image (mirror), all 8 symmetries (d4).
-
-    All frames of a clip (B, T, C, H, W) are turned alike.
-    """
-    out = [image_BCHW]
-    if tta in ("mirror", "d4"):
-        out += [image_BCHW.flip(-1)]
-    if tta == "d4":
-        out += [view.flip(-2) for view in out]
-        out += [view.transpose(-1, -2) for view in out]
-    return out
-
-
 @torch.no_grad()
 def predict(net: Net, batch: Batch, tta: str = "none") -> Prediction:
     """What the net says of a batch; logits are averaged over the views of `tta`."""
@@ -181,6 +168,7 @@ TASK = Task(
     step=step,
     predict=predict,
     views=views,
+    back=lambda logits_VBK, tta: logits_VBK,
     tally=tally,
     check_metric=lambda name, card: check_metric(name, card.classes),
 )
