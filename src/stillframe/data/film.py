@@ -61,7 +61,10 @@ class Film:
     facts: VideoFacts
 
     def __init__(self, path: Path, pixels: int, threads: int) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self.path, self.limit, self.threads = path, str(pixels), threads
+        self.painter = VideoReformatter()  # one for all frames: a frame of PyAV would make its own
         self.start, self.turn = 0, 0  # stamp of the first frame; quarter turns, counter-clockwise, that make it upright
         self.now: VideoFrame | None = None
         self.ahead: VideoFrame | None = None  # decoded already, and later than what was asked for
@@ -107,7 +110,7 @@ class Film:
             fps=float(self.stream.average_rate or 0),
             frames=self.stream.frames,
         )
-        self._reopen()
+        self._rewind()
 
     def _judge_size(self, min_px: int, max_megapixels: float) -> None:
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
@@ -142,10 +145,7 @@ class Film:
 
     def _ends(self, said: float) -> tuple[float, float]:
         """Where the video stream and where any stream ends, s from the first frame: by packets, nothing is decoded."""
-        if said > TAIL_S:
-            self._jump(self.start + (said - TAIL_S) / self.base)
-        else:
-            self._reopen()
+        self._jump(self.start + max(0.0, said - TAIL_S) / self.base)
         ends, ends_any = 0.0, 0.0
         origin, rate = self.start * self.base, float(self.stream.average_rate or self.stream.guessed_rate or 0)
         for packet in self.container.demux():
@@ -197,7 +197,7 @@ class Film:
             if self.ahead is not None and stamp_of(self.ahead) <= target:
                 return
             back = 2 * back + 1.0
-        self._reopen()
+        self._rewind()
 
     def _jump(self, stamp: float) -> bool:
         """Go to a key frame near `stamp`; False where the file cannot be sought."""
@@ -211,8 +211,15 @@ class Film:
         self.now, self.ahead, self.frames = None, None, self._decoded()
         return True
 
+    def _rewind(self) -> None:
+        """Stand before the first frame: by opening again where a seek does not lead there."""
+        if self._jump(self.start):
+            self.ahead = next(self.frames, None)
+            if self.ahead is None or stamp_of(self.ahead) != self.start:
+                self._reopen()
+
     def _reopen(self) -> None:
-        """Stand before the first frame: by opening again, which every container can."""
+        """Stand before the first frame, as every container can."""
         self.container.close()
         self._open()
 
@@ -235,17 +242,13 @@ class Film:
         width, height = self.facts.width, self.facts.height
         if self.turn % 2:
             width, height = height, width
-        if (frame.width, frame.height) != (width, height):
-            frame = frame.reformat(width=width, height=height)
-        if self.facts.channels == 1:
-            image = frame.to_ndarray(format="gray")[:, :, None]
-        elif frame.format.name in ALPHA:
-            four = frame.to_ndarray(format="rgba").astype(np.uint16)
-            opaque = four[:, :, 3:]
-            image = ((four[:, :, :3] * opaque + WHITE * (255 - opaque) + 127) // 255).astype(np.uint8)
-        else:
-            image = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(image, self.turn))
+        clear = frame.format.name in ALPHA
+        form = "gray" if self.facts.channels == 1 else "rgba" if clear else "rgb24"
+        image = self.painter.reformat(frame, width, height, form, threads=1).to_ndarray()
+        if clear:
+            values, opaque = image[:, :, :3].astype(np.uint16), image[:, :, 3:].astype(np.uint16)
+            image = ((values * opaque + WHITE * (255 - opaque) + 127) // 255).astype(np.uint8)
+        return np.ascontiguousarray(np.rot90(image.reshape(height, width, -1), self.turn))
 
 
 def stamp_of(frame: VideoFrame) -> int:
