@@ -14,6 +14,7 @@ DATA: dict[str, Any] = {
     "format": "auto",
     "table": None,
     "columns": {"path": "path", "label": "label", "split": None, "group": None, "weight": None, "slices": []},
+    "masks": None,
     "classes": None,
     "leave_out": [],
     "image_size": 16,

@@ -27,7 +27,7 @@ class Card:
     Attributes:
         name: of the data set, from `data.name`.
         classes: names, in the order of the class indices 0..K-1.
-        counts: split -> class name -> images.
+        counts: split -> class name -> images; of data with masks, images that show the class.
         channels: 1 (gray) or 3 (RGB) of the prepared images.
         height: of the prepared images, px.
         width: of the prepared images, px.
@@ -35,6 +35,7 @@ class Card:
         std: per channel over the train split, in 0..1.
         slices: names of the columns by which evaluate reports scores.
         split_hash: sha256 over (sample id, split), sorted; the same on any machine.
+        pixels: split -> class name -> pixels of the prepared masks; {} of data without masks.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Card:
     std: list[float]
     slices: list[str]
     split_hash: str
+    pixels: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Card:
@@ -58,8 +60,8 @@ class Card:
             raise ValueError(f"{path} is not a card of this version ({error}): run `dvc repro preprocess`") from None
 
     def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, asdict(self))
+        """Write as JSON, without what this data does not have."""
+        write_json(path, {name: value for name, value in asdict(self).items() if name != "pixels" or value})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from stillframe.config import Augment
 from stillframe.data import offline
 from stillframe.data.offline import make_copies, plan_copies
-from stillframe.data.store import FILE, Split, SplitWriter
+from stillframe.data.store import FILE, Split, SplitWriter, encode
 
 NOISE = [{"GaussNoise": {"std_range": [0.1, 0.2], "p": 1.0}}]
 
@@ -24,7 +24,7 @@ def prepared(folder, labels=(0,) * 7 + (1,) * 3, channels=1, encoding="raw", siz
             image = random.integers(0, 256, (size, size, channels), dtype=np.uint8)
             row = {"id": f"c{label}/{number}.png", "label": label, "weight": 0.5, "group": f"g{number}"}
             row |= {"source_id": row["id"], "source_width": 30, "source_height": 40, "source_mode": "L"}
-            stored = offline._encode(image) if encoding == "jpeg" else image.tobytes()
+            stored = encode(image, encoding)
             writer.write([{**row, "slices": json.dumps({"n": number}), "image": stored}])
     return folder
 

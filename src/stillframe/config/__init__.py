@@ -1,7 +1,7 @@
 """The parameters, as frozen dataclasses without default values, one file for each part of the way."""
 
 from stillframe.config.answers import Bound, Evaluate, Export, Prune, Tracking, Validate
-from stillframe.config.data import Augment, Columns, Data, Fetch
+from stillframe.config.data import Augment, Columns, Data, Fetch, Masks
 from stillframe.config.reading import (
     TYPES,
     build,
@@ -28,6 +28,7 @@ __all__ = [
     "Export",
     "Fetch",
     "Fraction",
+    "Masks",
     "Model",
     "Optim",
     "Positive",

@@ -33,15 +33,31 @@ class Columns:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Masks:
+    """Section `data.masks`: where the mask of each image is, and what is not in it."""
+
+    images: str  # folder of the images, beside that of the masks; also below train/, val/, test/
+    folder: str  # folder of the masks: one file an image, or one a class
+    suffix: str  # what the name of a mask has after that of its image, e.g. "_mask"
+    column: str | None  # of the table (`data.table`): the mask's path
+    coco: list[str]  # COCO files (polygons and RLE) instead of masks, relative to the folder of the source
+    colours: str | None  # a table of the classes: name and value, or name and r, g, b; relative to the source
+    ignore: list[str]  # values or colours that are neither learnt nor scored, e.g. ["255"]
+    background: str | None  # class of what no class's file and no polygon covers; null: ignored
+    overlap: Annotated[float | None, Field(ge=0.0, le=0.9)]  # of tiles of image_size, a share; null: images are resized
+
+
+@dataclass(frozen=True, config=STRICT)
 class Data:
     """Section `data`: what the images are, what is refused, how they are split and stored."""
 
     name: str
     fetch: Fetch | None
     path: str | None  # the user's own folder, read in place; null: what `fetch` brought
-    format: Literal["auto", "folders", "split_folders", "table", "idx"]
+    format: Literal["auto", "folders", "split_folders", "table", "idx", "masks", "coco"]
     table: str | None  # CSV or Parquet, relative to the folder
     columns: Columns
+    masks: Masks | None  # a mask beside each image, instead of a label; null: labels
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
     image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images

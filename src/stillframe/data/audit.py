@@ -39,7 +39,9 @@ class Audit:
         animated: images with more than one frame (the first is used).
         turned: images that EXIF orientation turned.
         remarked: images the decoder remarked upon.
-        counts: split -> class -> images.
+        counts: split -> class -> images; of data with masks, images that show the class.
+        sizes_of: split -> images.
+        pixels: split -> class -> pixels of the masks, before resizing; {} of data without masks.
         exact: `groups` of equal images and the `images` in them, among the kept.
         near: `rule` (data.near_duplicates), `pairs`,
             `groups`, `images`, `largest` group, `scenes` (groups too large to be one image), `pairs_listed`.
@@ -64,6 +66,8 @@ class Audit:
     turned: int = 0
     remarked: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes_of: dict[str, int] = field(default_factory=dict)
+    pixels: dict[str, dict[str, int]] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
     near: dict[str, Any] = field(default_factory=dict)
     conflicts: int = 0
@@ -110,10 +114,12 @@ def of_verdict(name: str, listing: Listing, left: dict[str, int], verdict: Verdi
     """All findings about a data set that can be used."""
     first = of_files(name, listing, left, verdict.frame)
     kept = verdict.kept
-    table = kept.groupby(["split", "name"]).size()
+    table = kept.explode("holds").groupby(["split", "holds"]).size()
     copies = kept[(kept["pixels"] != "") & kept.duplicated("pixels", keep=False)]
     values = {
         "counts": {split: {cls: int(table.get((split, cls), 0)) for cls in verdict.classes} for split in SPLITS},
+        "sizes_of": {split: int((kept["split"] == split).sum()) for split in SPLITS},
+        "pixels": _pixels(kept, verdict.classes),
         "exact": {"groups": int(copies["pixels"].nunique()), "images": len(copies)},
         "near": _near(verdict),
         "leaks": {
@@ -125,6 +131,16 @@ def of_verdict(name: str, listing: Listing, left: dict[str, int], verdict: Verdi
         "warnings": first.warnings + verdict.warnings,
     }
     return Audit(**{**vars(first), **values})
+
+
+def _pixels(kept: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
+    if "px" not in kept:
+        return {}
+    found = {split: kept.loc[kept["split"] == split, "px"] for split in SPLITS}
+    return {
+        split: {name: int(sum(int(px_K[at]) for px_K in rows)) for at, name in enumerate(classes)}
+        for split, rows in found.items()
+    }
 
 
 def _split(verdict: Verdict, side: str) -> Any:

@@ -17,9 +17,11 @@ from stillframe.data.audit import Audit
 from stillframe.data.decode import Pixels
 from stillframe.data.fingerprint import THUMB
 from stillframe.data.judge import Verdict, kind
+from stillframe.data.overlay import overlay
+from stillframe.data.store import decode_mask
 from stillframe.data.survey import Chunk, Rule
 from stillframe.paths import write_text
-from stillframe.sample import SPLITS, Card
+from stillframe.sample import IGNORE, SPLITS, Card
 
 HERE = Path(__file__).parent
 SAMPLES, CLASSES, PAIRS, REJECTED, REFUSED = 9, 30, 24, 48, 20  # pictures or lines, at most
@@ -34,7 +36,8 @@ def write_page(path: Path, findings: Audit, verdict: Verdict, card: Card, parts:
     frame, pairs = verdict.frame, verdict.near.head(PAIRS)
     samples = {name: _sample(verdict.kept, name) for name in verdict.classes[:CLASSES]}
     wanted = [place for places in samples.values() for place in places]
-    pictures = _pictures(parts, frame, [*wanted, *pairs["first"], *pairs["second"]], rule, card)
+    show = _masked_pictures if rule.masks else _pictures
+    pictures = show(parts, frame, [*wanted, *pairs["first"], *pairs["second"]], rule, card)
     rejected = verdict.quarantined[verdict.quarantined["pixels"] != ""].head(REJECTED)
     thumbs = prepare.load(parts, rejected.index, "thumb")
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True)
@@ -44,6 +47,7 @@ def write_page(path: Path, findings: Audit, verdict: Verdict, card: Card, parts:
         css=Markup((HERE / "audit.css").read_text(encoding="utf-8")),
         classes=_classes(findings, samples, pictures),
         largest=max(sum(findings.counts[split][name] for split in SPLITS) for name in verdict.classes),
+        all_pixels=sum(sum(found.values()) for found in findings.pixels.values()),
         near_off=findings.near["rule"] == "off",
         pairs=_pairs(pairs, frame, pictures),
         rejected=[_thumb(thumbs[place], frame, place) for place in rejected.index],
@@ -56,7 +60,7 @@ def write_page(path: Path, findings: Audit, verdict: Verdict, card: Card, parts:
 
 def _sample(kept: pd.DataFrame, name: str) -> list[int]:
     """Positions of some images of a class, evenly over its ids."""
-    places = kept.index[kept["name"] == name].to_numpy()
+    places = kept.index[kept["holds"].map(lambda held: name in held)].to_numpy()
     picked = np.linspace(0, len(places) - 1, min(SAMPLES, len(places))).round().astype(int)
     return [int(place) for place in places[picked]]
 
@@ -68,7 +72,8 @@ def _classes(
     for name in findings.counts["train"]:
         counts = {split: findings.counts[split][name] for split in SPLITS}
         shown = [pictures[place] for place in samples.get(name, [])]
-        rows.append({"name": name, **counts, "all": sum(counts.values()), "samples": shown})
+        pixels = sum(found.get(name, 0) for found in findings.pixels.values())
+        rows.append({"name": name, **counts, "all": sum(counts.values()), "samples": shown, "pixels": pixels})
     return rows
 
 
@@ -101,6 +106,24 @@ def _pictures(
             image = np.asarray(decoded, dtype=np.uint8)
         else:
             image = values.reshape(card.height, card.width, -1)
+        out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
+    return out
+
+
+def _masked_pictures(
+    parts: list[Chunk], frame: pd.DataFrame, wanted: list[int], rule: Rule, card: Card
+) -> dict[int, dict[str, Any]]:
+    """The same with the masks over them; of a picture in tiles the first tile."""
+    out = {}
+    for place, cuts in prepare.load(parts, wanted, "cuts").items():
+        cut, table = cuts[0], np.full(256, IGNORE, dtype=np.uint8)
+        lut: Any = frame.at[place, "lut"]
+        table[: len(lut)] = lut
+        values = np.frombuffer(cut["image"], dtype=np.uint8)
+        if rule.encoding == "jpeg":
+            values = np.asarray(cv2.imdecode(values, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
+        mask_HW = table[decode_mask(cut["mask"], rule.encoding, card.height, card.width)]
+        image = overlay(values.reshape(card.height, card.width, -1), mask_HW, len(card.classes))
         out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
     return out
 

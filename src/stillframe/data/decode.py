@@ -35,6 +35,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from stillframe.sample import IGNORE
+
 Pixels = NDArray[np.uint8]
 
 # the formats that are read, registered by importing their readers; none of them runs another program (EPS would)
@@ -163,9 +165,9 @@ def _jpeg(data: bytes, file: Image.Image) -> tuple[Pixels, bool]:
 
 
 def upright(image: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation (1-8) of a stored image; other values leave it as it is."""
+    """Undo an EXIF orientation (1-8) of a stored image or mask; other values leave it as it is."""
     if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):
@@ -187,6 +189,14 @@ def _pixels(file: Image.Image) -> Pixels:
     return np.asarray(file.convert("L"))[:, :, None].copy() if gray else np.asarray(file.convert("RGB")).copy()
 
 
+def scaled(height: int, width: int, size: int, how: str) -> tuple[int, int]:
+    """Height and width in px to which `resize` brings an image, before it pads or crops."""
+    if how == "squash":
+        return size, size
+    scale = size / (max(height, width) if how == "pad" else min(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def resize(image: Pixels, size: int, how: str) -> Pixels:
     """Make an image square: uint8 (H, W, C) -> (size, size, C).
 
@@ -197,12 +207,7 @@ def resize(image: Pixels, size: int, how: str) -> Pixels:
             `size`, the middle is kept).
     """
     height, width = image.shape[:2]
-    if how == "squash":
-        new_height, new_width = size, size
-    else:
-        longer = how == "pad"
-        scale = size / (max(height, width) if longer else min(height, width))
-        new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    new_height, new_width = scaled(height, width, size, how)
     if (new_height, new_width) != (height, width):
         # area averaging is exact when shrinking; it makes blocks when enlarging
         shrinks = new_height <= height and new_width <= width
@@ -210,12 +215,27 @@ def resize(image: Pixels, size: int, how: str) -> Pixels:
             image, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         )
         image = np.asarray(mixed, dtype=np.uint8).reshape(new_height, new_width, image.shape[2])
+    return _framed(image, size, how, 0)
+
+
+def resize_mask(mask_HW: Pixels, size: int, how: str) -> Pixels:
+    """What `resize` does, to a mask (H, W): nearest neighbour, no value that was not there; padding is IGNORE."""
+    height, width = scaled(mask_HW.shape[0], mask_HW.shape[1], size, how)
+    if (height, width) != mask_HW.shape:
+        nearest = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        mask_HW = np.asarray(nearest, dtype=np.uint8)
+    return _framed(mask_HW, size, how, IGNORE)
+
+
+def _framed(image: Pixels, size: int, how: str, fill: int) -> Pixels:
+    """The middle of an image of the right scale, or the image in the middle of `fill`: (size, size[, C])."""
+    height, width = image.shape[:2]
     if how == "pad":
-        top, left = (size - new_height) // 2, (size - new_width) // 2
-        out = np.zeros((size, size, image.shape[2]), dtype=np.uint8)
-        out[top : top + new_height, left : left + new_width] = image
+        top, left = (size - height) // 2, (size - width) // 2
+        out = np.full((size, size, *image.shape[2:]), fill, dtype=np.uint8)
+        out[top : top + height, left : left + width] = image
         return out
-    top, left = (new_height - size) // 2, (new_width - size) // 2
+    top, left = (height - size) // 2, (width - size) // 2
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 

@@ -96,7 +96,8 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
     """Judge surveyed rows.
 
     Args:
-        frame: columns id, label, name ("" for none), split, group, weight, reason, sha256, pixels, phash.
+        frame: columns id, label, name ("" for none), answer (that copies of one image must agree in), holds (names of
+            the classes in the image), split, group, weight, reason, sha256, pixels, phash.
         data: section `data`.
         classes: names, in order.
         seed: of the split.
@@ -124,8 +125,9 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
     frame["own_group"] = frame["group"]
     frame.loc[kept, "group"] = groups
     _check_classes(frame, classes)
+    strata = split.without_rare(frame.loc[kept], max(split.LEAST, data.folds)) if data.masks else frame.loc[kept]
     frame.loc[kept, "split"] = split.assign(
-        frame.loc[kept],
+        strata,
         seed=seed,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
@@ -137,9 +139,9 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
 
 
 def _conflicts(frame: pd.DataFrame, data: Data) -> None:
-    """Equal pixels under two labels: all copies are quarantined, or the run stops."""
+    """Equal pixels under two labels (or masks): all copies are quarantined, or the run stops."""
     usable = frame[(frame["reason"] == "") & (frame["pixels"] != "")]
-    names = usable.groupby("pixels")["name"].nunique()
+    names = usable.groupby("pixels")["answer"].nunique()
     fights = usable[usable["pixels"].isin(names.index[names > 1])]
     for _, copies in fights.groupby("pixels"):
         words = ", ".join(
@@ -218,21 +220,22 @@ def _near(verdict: Verdict, data: Data, thumbs: Thumbs) -> Pairs:
 
 
 def _check_classes(frame: pd.DataFrame, classes: list[str]) -> None:
-    counts = frame.loc[frame["reason"] == "", "name"].value_counts()
+    counts = frame.loc[frame["reason"] == "", "holds"].explode().value_counts()
     for name in classes:
         if not counts.get(name, 0):
             listed = int((frame["name"] == name).sum())
-            why = "every one is quarantined" if listed else nearest(name, set(frame["label"].astype(str)) - {""})
+            spelt = set(frame["labels" if "labels" in frame else "label"].explode().dropna().astype(str)) - {""}
+            why = "every one is quarantined" if listed else nearest(name, spelt)
             raise ValueError(f"class {name!r} has no usable image ({listed} listed): {why}")
     if len(classes) < 2:
-        raise ValueError(
-            f"only one class, {classes[0]!r}: there is nothing to tell apart; "
-            "is data.path one folder too high or too low?"
-        )
+        hint = "is data.path one folder too high or too low?"
+        if "labels" in frame:
+            hint = "is the value of another one in data.masks.ignore?"
+        raise ValueError(f"only one class, {classes[0]!r}: there is nothing to tell apart; {hint}")
 
 
 def _check_splits(verdict: Verdict) -> None:
-    counts = verdict.kept.groupby(["split", "name"]).size()
+    counts = verdict.kept.explode("holds").groupby(["split", "holds"]).size()
     for name in verdict.classes:
         for part in SPLITS:
             if not counts.get((part, name), 0):

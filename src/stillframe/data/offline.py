@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stillframe.config import Augment
 from stillframe.data import draw, policy
 from stillframe.data.progress import bar
-from stillframe.data.store import FILE, SCHEMA, Split, SplitWriter
+from stillframe.data.store import FILE, SCHEMA, Split, SplitWriter, encode
 from stillframe.paths import replacing
 
 ORIGIN = "augment.offline"
@@ -196,16 +196,7 @@ def _images(split: Split, piece: Piece) -> Iterator[bytes]:
         of_number = numbers == number
         key_M[of_number] = draw.keys(piece.seed, draw.OFFLINE + int(number), rows[of_number])
     for image in policy.ItemPolicy(piece.policy, ORIGIN)(split.images(rows), key_M):
-        yield _encode(image) if split.encoding == "jpeg" else image.tobytes()
-
-
-def _encode(image: NDArray[np.uint8]) -> bytes:
-    """JPEG, as preprocess writes it."""
-    import simplejpeg
-
-    colours = "GRAY" if image.shape[2] == 1 else "RGB"
-    encoded: bytes = simplejpeg.encode_jpeg(image, quality=95, colorspace=colours, colorsubsampling="444")
-    return encoded
+        yield encode(image, split.encoding)
 
 
 def _finished(piece: Piece) -> Path | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillframe.config import Data
-from stillframe.data import audit, judge, survey, workers
+from stillframe.data import audit, judge, mask_classes, mask_rows, survey, workers
 from stillframe.data.audit import Audit
 from stillframe.data.decode import decode, to_channels
 from stillframe.data.judge import Verdict
@@ -61,6 +61,8 @@ def survey_and_judge(
     parts = survey.chunks(listing, used, folder, spool, Rule.of(data, keep_images=keep_images))
     workers.survey_all(parts, workers=data.workers, backend=data.backend, decoder=decoder)
     frame = _frame(used, names, parts)
+    if data.masks is not None:
+        classes = mask_classes.name_masks(frame, used, data, folder)
 
     def thumbs(wanted: list[int]) -> Mapping[int, bytes]:
         return load(parts, wanted, "thumb")
@@ -74,19 +76,22 @@ def survey_and_judge(
 
 def _frame(rows: list[Row], names: dict[str, str], parts: list[Chunk]) -> pd.DataFrame:
     """Rows and findings side by side, sorted by id."""
-    columns = [name for name in survey.SCHEMA.names if name not in ("image", "thumb", "sums", "squares")]
+    schema = parts[0].rule.schema if parts else survey.SCHEMA
+    columns = [name for name in schema.names if name not in ("image", "thumb", "sums", "squares", "cuts")]
     tables = []
     for part in parts:
         with pa.memory_map(str(survey.finished_name(part))) as source:
             tables.append(pa.ipc.open_stream(source).read_all().select(columns).to_pandas())
-    frame = pd.concat(tables, ignore_index=True) if tables else survey.SCHEMA.empty_table().to_pandas()[columns]
+    frame = pd.concat(tables, ignore_index=True) if tables else schema.empty_table().to_pandas()[columns]
     frame["label"] = [row.label for row in rows]
     frame["name"] = [names.get(row.label, "") for row in rows]
     frame["split"] = pd.Series([row.split for row in rows], dtype=object)
     frame["group"] = pd.Series([row.group for row in rows], dtype=object)
     frame["weight"] = [row.weight for row in rows]
     frame["slices"] = [json.dumps(row.slices, sort_keys=True, ensure_ascii=False) for row in rows]
-    for name in ("reason", "name", "label", "id", "pixels"):
+    frame["answer"] = frame["name"]  # what copies of one image must agree in
+    frame["holds"] = [[name] if name else [] for name in frame["name"]]
+    for name in ("reason", "name", "answer", "label", "id", "pixels"):
         frame[name] = frame[name].astype(object)
     assert frame["id"].tolist() == [row.id for row in rows]
     return cast("pd.DataFrame", frame)
@@ -116,6 +121,8 @@ def check_unchanged(verdict: Verdict, parts: list[Chunk]) -> None:
         for row, size, time_ns in zip(rows, frame["bytes"], frame["time_ns"], strict=True)
         if size >= 0 and survey.stamp(parts[0].folder, row) != (size, time_ns)
     ]
+    if "mask_stamps" in frame:
+        changed += mask_rows.changed(parts[0].folder, rows, frame["mask_stamps"])
     if changed:
         raise ValueError(
             f"{len(changed)} source file(s) changed while the stage ran, e.g. {changed[0]}: "
@@ -135,58 +142,86 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
     channels, rule = channels_of(data, verdict), Rule.of(data)
     kept = verdict.kept
     size = data.image_size
-    sums = np.zeros((2, channels))
+    sums, px = np.zeros((2, channels)), {name: np.zeros(len(verdict.classes), np.int64) for name in SPLITS}
     with ExitStack() as stack, bar("writing splits", len(kept)) as advance:
         writers = {
             name: stack.enter_context(
-                SplitWriter(out / name, height=size, width=size, channels=channels, encoding=rule.encoding)
+                SplitWriter(
+                    out / name,
+                    height=size,
+                    width=size,
+                    channels=channels,
+                    encoding=rule.encoding,
+                    masks=rule.masks,
+                    tiles=rule.overlap is not None,
+                )
             )
             for name in SPLITS
         }
         limit = max(1, min(BATCH, BATCH_BYTES // (size**2 * channels)))
         waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
-        for split, row, record in _stored(verdict, parts, channels, rule):
-            waiting[split].append(row)
+        for split, rows, record, px_K in _stored(verdict, parts, channels, rule):
             if split == "train":
                 sums += [record["sums"], record["squares"]]  # one value for all channels when the file is gray
-            if len(waiting[split]) == limit:
-                writers[split].write(waiting[split])
-                advance(limit)
-                waiting[split] = []
+            if px_K is not None:
+                px[split] += px_K
+            for row in rows:
+                waiting[split].append(row)
+                if len(waiting[split]) == limit:
+                    writers[split].write(waiting[split])
+                    waiting[split] = []
+            advance(1)
         for split, rest in waiting.items():
             writers[split].write(rest)
-            advance(len(rest))
-    card = _card(data, verdict, channels, sums)
+    card = _card(data, verdict, channels, sums, writers["train"].rows, px)
     card.write(out / "card.json")
     return card
 
 
 def _stored(
     verdict: Verdict, parts: list[Chunk], channels: int, rule: Rule
-) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Split, row for the store, and survey record of every kept sample, in order of id."""
+) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any], NDArray[np.int64] | None]]:
+    """Split, rows for the store, survey record, and pixels of the classes of every kept sample, in order of id."""
     number = {name: index for index, name in enumerate(verdict.classes)}
     columns = ["split", "name", "weight", "group", "width", "height", "mode", "slices", "reason"]
-    judged = verdict.frame[columns].itertuples(index=False)
+    judged = verdict.frame[columns + (["lut"] if rule.masks else [])].itertuples(index=False)
+    wanted = ["id", "channels", "sums", "squares", "cuts" if rule.masks else "image"]
     for part in parts:
-        for record, seen in zip(
-            survey.records(part, ["id", "channels", "sums", "squares", "image"]), judged, strict=False
-        ):
+        for record, seen in zip(survey.records(part, wanted), judged, strict=False):
             if seen.reason:
                 continue
-            image = record["image"]
-            if rule.encoding == "raw" and record["channels"] != channels:
-                shape = (rule.image_size, rule.image_size, record["channels"])
-                image = to_channels(np.frombuffer(image, dtype=np.uint8).reshape(shape), channels).tobytes()
+            for cut in record["cuts"] if rule.masks else [record]:
+                cut["image"] = _coloured(cut["image"], record["channels"], channels, rule)
             row = {"id": record["id"], "label": number[str(seen.name)], "weight": seen.weight, "group": seen.group}
             row |= {"source_id": record["id"], "source_width": seen.width, "source_height": seen.height}
-            yield str(seen.split), {**row, "source_mode": seen.mode, "slices": seen.slices, "image": image}, record
+            row |= {"source_mode": seen.mode, "slices": seen.slices}
+            if rule.masks:
+                lut: Any = seen.lut
+                rows, px_K = mask_rows.rows_of(row, record["cuts"], lut, len(number), rule)
+                yield str(seen.split), rows, record, px_K
+            else:
+                yield str(seen.split), [{**row, "image": record["image"]}], record, None
 
 
-def _card(data: Data, verdict: Verdict, channels: int, sums: NDArray[np.float64]) -> Card:
+def _coloured(image: bytes, found: int, channels: int, rule: Rule) -> bytes:
+    """A stored image with the data set's number of channels."""
+    if rule.encoding != "raw" or found == channels:
+        return image
+    shape = (rule.image_size, rule.image_size, found)
+    return to_channels(np.frombuffer(image, dtype=np.uint8).reshape(shape), channels).tobytes()
+
+
+def _card(
+    data: Data,
+    verdict: Verdict,
+    channels: int,
+    sums: NDArray[np.float64],
+    train_rows: int,
+    px: dict[str, NDArray[np.int64]],
+) -> Card:
     kept = verdict.kept
-    table = kept.groupby(["split", "name"]).size()
-    pixels = float((kept["split"] == "train").sum()) * data.image_size**2
+    table = kept.explode("holds").groupby(["split", "holds"]).size()
+    pixels = float(train_rows) * data.image_size**2
     mean = sums[0] / pixels / 255.0
     deviation = np.sqrt(np.maximum(sums[1] / pixels / 255.0**2 - mean**2, 0.0))
     return Card(
@@ -200,6 +235,9 @@ def _card(data: Data, verdict: Verdict, channels: int, sums: NDArray[np.float64]
         std=[round(float(value), 6) for value in deviation],
         slices=data.columns.slices,
         split_hash=split_hash(zip(kept["id"], kept["split"], strict=True)),
+        pixels={split: dict(zip(verdict.classes, px_K.tolist(), strict=True)) for split, px_K in px.items()}
+        if data.masks is not None
+        else {},
     )
 
 

@@ -44,6 +44,19 @@ MAGIC = (
 
 
 @dataclass(frozen=True, slots=True)
+class MaskFiles:
+    """Where the mask of an image is.
+
+    Attributes:
+        files: (class, id of the file) each; class "" for a file whose values are the labels.
+        shapes: what a COCO file says of the image, as JSON: height, width and [label, segmentation] each; "" for files.
+    """
+
+    files: tuple[tuple[str, str], ...] = ()
+    shapes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One sample as the source lists it.
 
@@ -55,6 +68,7 @@ class Row:
         weight: of the sample in the loss, 0 or more.
         slices: extra columns of the table, by name.
         problem: why the row cannot be used whatever the file holds; "" for a usable row.
+        mask: of data with masks; such a row has no label.
     """
 
     id: str
@@ -64,6 +78,7 @@ class Row:
     weight: float = 1.0
     slices: dict[str, str] = field(default_factory=dict)
     problem: str = ""
+    mask: MaskFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ def read_source(folder: Path, data: Data) -> Listing:
         FileNotFoundError: the folder is not there.
         ValueError: no layout fits, or the table or an idx file cannot be read.
     """
-    from stillframe.data import idx, tables
+    from stillframe.data import idx, mask_sources, tables
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: set data.path to your images, or run `dvc repro fetch`")
@@ -118,6 +133,8 @@ def read_source(folder: Path, data: Data) -> Listing:
         listing = tables.read_table(folder, data)
     elif kind == "idx":
         listing = idx.read_idx(folder)
+    elif kind in mask_sources.KINDS:
+        listing = mask_sources.read(folder, data, kind)
     else:
         listing = read_folders(folder, split=kind == "split_folders")
     if not listing.rows:
@@ -129,9 +146,16 @@ def read_source(folder: Path, data: Data) -> Listing:
 
 
 def detect(folder: Path, data: Data) -> str:
-    """The layout of a folder: "table", "idx", "split_folders" or "folders"."""
-    from stillframe.data import idx, tables
+    """The layout of a folder: "table", "idx", "split_folders", "folders", or, of data with masks, "masks" or "coco".
 
+    Raises:
+        ValueError: images and masks lie side by side, and no section data.masks says so.
+    """
+    from stillframe.data import idx, mask_sources, tables
+
+    if data.masks is not None:
+        return mask_sources.detect(folder, data)
+    mask_sources.warn_of_masks(folder)
     if data.table is not None:
         return "table"
     if idx.image_files(folder):

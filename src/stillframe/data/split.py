@@ -14,6 +14,7 @@ import pandas as pd
 
 from stillframe.sample import SPLITS
 
+LEAST = 3  # groups of a stratum: one for each split
 FOLDS = 20  # groups that mix classes are dealt into so many folds: fractions in steps of 5 %
 
 
@@ -151,6 +152,18 @@ def _by_folds(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
         out[(number >= first) & (number < first + count)] = split
         first += count
     return pd.Series(out, index=pool.index)
+
+
+def without_rare(frame: pd.DataFrame, least: int) -> pd.DataFrame:
+    """Strata of fewer than `least` groups are counted with the most frequent one; column name.
+
+    For masks, where the name is only what an image shows most of: a class needs no image that it fills.
+    """
+    sizes = frame.groupby("name")["group"].nunique()
+    if not len(sizes):
+        return frame
+    rare = set(sizes.index[sizes < least])
+    return frame.assign(name=frame["name"].where(~frame["name"].isin(rare), sizes.idxmax()))
 
 
 def split_hash(pairs: Iterable[tuple[str, str]]) -> str:

@@ -49,6 +49,40 @@ def schema(*, masks: bool, tiles: bool) -> pa.Schema:
     return pa.schema([*SCHEMA, *(TILE if tiles else ()), *([MASK] if masks else [])])
 
 
+def encode(image: NDArray[np.uint8], encoding: str) -> bytes:
+    """An image (H, W, C) as the store keeps it: its bytes, or JPEG of quality 95."""
+    if encoding == "raw":
+        return image.tobytes()
+    import simplejpeg
+
+    colours = "GRAY" if image.shape[2] == 1 else "RGB"
+    made: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=95, colorspace=colours, colorsubsampling="444"
+    )
+    return made
+
+
+def encode_mask(mask_HW: NDArray[np.uint8], encoding: str) -> bytes:
+    """A mask as the store keeps it beside images of that encoding: its bytes, or PNG, which loses nothing."""
+    if encoding == "raw":
+        return mask_HW.tobytes()
+    import cv2
+
+    done, content = cv2.imencode(".png", mask_HW, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return content.tobytes()
+
+
+def decode_mask(content: bytes, encoding: str, height: int, width: int) -> NDArray[np.uint8]:
+    """The inverse of `encode_mask`: (height, width)."""
+    values = np.frombuffer(content, dtype=np.uint8)
+    if encoding == "raw":
+        return values.reshape(height, width)
+    import cv2
+
+    return np.asarray(cv2.imdecode(values, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+
+
 class SplitWriter:
     """Writes one split, batch by batch, so that memory does not grow with the data set.
 

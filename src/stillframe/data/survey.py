@@ -19,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from stillframe.config import Data
-from stillframe.data import idx
+from stillframe.data import idx, mask_cuts
 from stillframe.data.decode import Picture, Refused, decode, resize, to_channels
 from stillframe.data.fingerprint import fingerprints
+from stillframe.data.mask_files import mask_stamps
 from stillframe.data.reading import content_of
 from stillframe.data.sources import Listing, Row, to_path
+from stillframe.data.store import encode
 from stillframe.paths import replacing
 
 CHUNK_FILES, CHUNK_IDX = 64, 4000  # samples a chunk
@@ -63,13 +65,21 @@ class Rule:
     encoding: str  # "raw", "jpeg" or "none" (an audit keeps no images)
     min_px: int
     max_megapixels: float
+    masks: bool = False  # a mask is read with each image
+    overlap: float | None = None  # of tiles; None: the image is resized
 
     @classmethod
     def of(cls, data: Data, *, keep_images: bool = True) -> Rule:
         """From section `data`."""
         encoding = data.store if data.store != "auto" else ("raw" if data.image_size <= RAW_UP_TO else "jpeg")
         limits = (data.min_px, data.max_megapixels)
-        return cls(data.image_size, data.resize, data.channels, encoding if keep_images else "none", *limits)
+        masks = (data.masks is not None, data.masks.overlap if data.masks is not None else None)
+        return cls(data.image_size, data.resize, data.channels, encoding if keep_images else "none", *limits, *masks)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of a chunk."""
+        return pa.schema([*SCHEMA, *mask_cuts.COLUMNS]) if self.masks else SCHEMA
 
 
 @dataclass(frozen=True)
@@ -103,9 +113,10 @@ def code() -> str:
     """What the outcome of a chunk depends on beside its files and the rule: this code, and the decoders' versions."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("survey.py", "reading.py", "decode.py", "fingerprint.py", "idx.py"):
+    own = ("survey.py", "reading.py", "decode.py", "fingerprint.py", "idx.py", "store.py")
+    for name in (*own, "mask_files.py", "mask_cuts.py", "tiles.py"):
         digest.update((here / name).read_bytes())
-    for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy"):
+    for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "pycocotools"):
         digest.update(version(package).encode())
     return digest.hexdigest()
 
@@ -137,7 +148,8 @@ def chunks(listing: Listing, rows: list[Row], folder: Path, spool: Path, rule: R
     for first in range(0, len(rows), size):
         part = tuple(rows[first : first + size])
         marks = [stamps[row.id.split("#")[0]] if files else stamp(folder, row) for row in part]
-        ids = [(row.id, row.problem, *mark) for row, mark in zip(part, marks, strict=True)]
+        masks = [(asdict(row.mask), mask_stamps(folder, row.mask)) if row.mask else None for row in part]
+        ids = [(row.id, row.problem, *mark, mask) for row, mark, mask in zip(part, marks, masks, strict=True)]
         text = json.dumps([code(), asdict(rule), ids], sort_keys=True)
         out.append(Chunk(hashlib.sha256(text.encode()).hexdigest()[:32], folder, spool, part, rule, files))
     return out
@@ -164,8 +176,8 @@ def process(chunk: Chunk, decoder: Callable[..., Picture] = decode) -> None:
 def keep(records: list[dict[str, Any]], chunk: Chunk) -> None:
     """Write a chunk's records to the spool under their checksum."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SCHEMA) as stream:
-        stream.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
+    with pa.ipc.new_stream(sink, chunk.rule.schema) as stream:
+        stream.write_batch(pa.RecordBatch.from_pylist(records, schema=chunk.rule.schema))
     content = sink.getvalue()
     name = f"{chunk.key}.{hashlib.sha256(content).hexdigest()[:32]}.arrow"
     with replacing(chunk.spool / name) as temporary:
@@ -174,7 +186,7 @@ def keep(records: list[dict[str, Any]], chunk: Chunk) -> None:
 
 
 def examine(row: Row, chunk: Chunk, decoder: Callable[..., Picture] = decode) -> dict[str, Any]:
-    """One record of `SCHEMA` for one sample."""
+    """One record of the rule's schema for one sample."""
     record: dict[str, Any] = {
         **{
             "id": row.id,
@@ -188,9 +200,10 @@ def examine(row: Row, chunk: Chunk, decoder: Callable[..., Picture] = decode) ->
         },
         **{"mode": "", "format": "", "width": 0, "height": 0, "channels": 0, "frames": 0, "turned": False, "notes": ""},
         **{"sums": [], "squares": [], "image": b""},
+        **(mask_cuts.EMPTY if chunk.rule.masks else {}),
     }
     try:
-        picture = _read(row, chunk, record, decoder)
+        picture, content = _read(row, chunk, record, decoder)
     except Refused as refusal:
         record["reason"] = record["reason"] or str(refusal)
         return record
@@ -202,11 +215,15 @@ def examine(row: Row, chunk: Chunk, decoder: Callable[..., Picture] = decode) ->
     for name in ("mode", "format", "width", "height", "frames", "turned"):
         record[name] = getattr(picture, name)
     record["notes"] = "; ".join(picture.notes)
-    _prepare(picture, chunk.rule, record)
+    if row.mask is not None:
+        mask_cuts.examine_mask(row, chunk.folder, chunk.rule, record, picture, content)
+    else:
+        _prepare(picture, chunk.rule, record)
     return record
 
 
-def _read(row: Row, chunk: Chunk, record: dict[str, Any], decoder: Callable[..., Picture]) -> Picture:
+def _read(row: Row, chunk: Chunk, record: dict[str, Any], decoder: Callable[..., Picture]) -> tuple[Picture, bytes]:
+    """The picture of a row and its file's bytes (none of an idx file)."""
     rule = chunk.rule
     if chunk.idx_files:
         name, index = row.id.split("#")
@@ -214,14 +231,14 @@ def _read(row: Row, chunk: Chunk, record: dict[str, Any], decoder: Callable[...,
         record["sha256"] = hashlib.sha256(image.tobytes()).hexdigest()
         if min(image.shape[:2]) < rule.min_px:
             raise Refused(f"too small: {image.shape[1]} x {image.shape[0]} px, less than data.min_px = {rule.min_px}")
-        return Picture(image, "L", "IDX", image.shape[1], image.shape[0])
-    if row.problem and not row.problem.startswith(("label", "weight", "split", "conflict")):
+        return Picture(image, "L", "IDX", image.shape[1], image.shape[0]), b""
+    if row.problem and not row.problem.startswith(("label", "mask", "weight", "split", "conflict")):
         raise Refused(row.problem)  # nothing that may be opened
     path = to_path(chunk.folder, row.id)
     content, seen = content_of(path, rule.max_megapixels)
     record["bytes"], record["time_ns"] = seen.st_size, seen.st_mtime_ns
     record["sha256"] = hashlib.sha256(content).hexdigest()
-    return decoder(content, min_px=rule.min_px, max_megapixels=rule.max_megapixels)
+    return decoder(content, min_px=rule.min_px, max_megapixels=rule.max_megapixels), content
 
 
 def _prepare(picture: Picture, rule: Rule, record: dict[str, Any]) -> None:
@@ -234,15 +251,7 @@ def _prepare(picture: Picture, rule: Rule, record: dict[str, Any]) -> None:
         return
     values = image.reshape(-1, image.shape[2]).astype(np.float64)
     record["sums"], record["squares"] = values.sum(axis=0).tolist(), (values * values).sum(axis=0).tolist()
-    if rule.encoding == "jpeg":
-        import simplejpeg
-
-        colours = "GRAY" if image.shape[2] == 1 else "RGB"
-        record["image"] = simplejpeg.encode_jpeg(
-            np.ascontiguousarray(image), quality=95, colorspace=colours, colorsubsampling="444"
-        )
-    else:
-        record["image"] = image.tobytes()
+    record["image"] = encode(image, rule.encoding)
 
 
 def records(chunk: Chunk, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

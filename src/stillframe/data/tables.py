@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillframe.config import Columns, Data, nearest
-from stillframe.data.sources import SPLIT_NAMES, Listing, Row, to_id, walk
+from stillframe.data.sources import SPLIT_NAMES, Listing, MaskFiles, Row, to_id, walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,12 +105,14 @@ def read_table(folder: Path, data: Data) -> Listing:
         )
     frame = read_frame(path, data.columns)
     wanted = [name for name in vars(data.columns).values() if isinstance(name, str)] + data.columns.slices
+    if data.masks is not None:  # such a table has a column of masks instead of labels
+        wanted = [name for name in wanted if name != data.columns.label] + [mask_column(data)]
     for name in wanted:
         if name not in frame.columns:
             raise ValueError(f"{path} has no column {name!r} (data.columns): {nearest(name, frame.columns)}")
     seen: dict[str, list[Row]] = {}
     for record in frame.to_dict("records"):
-        row = _row(folder, {str(key): str(value) for key, value in record.items()}, data.columns)
+        row = _row(folder, {str(key): str(value) for key, value in record.items()}, data)
         seen.setdefault(row.id, []).append(row)
     rows = [row for _, same in sorted(seen.items()) for row in _one(same)]
     ignored: Counter[str] = Counter()
@@ -129,15 +131,29 @@ def _one(same: list[Row]) -> list[Row]:
     if len(labels) > 1 and not first.problem:
         words = " | ".join(labels)
         return [Row(first.id, words, first.split, first.group, problem=f"conflict: listed with the labels {words}")]
+    if len({row.mask for row in same}) > 1 and not first.problem:
+        words = " | ".join(sorted({mask_id for row in same if row.mask for _, mask_id in row.mask.files}))
+        return [replace(first, problem=f"conflict: listed with the masks {words}")]
     splits = sorted({row.split for row in same if row.split})
     if len(splits) > 1 and not first.problem:
         return [Row(first.id, first.label, problem=f"split: listed in {' and '.join(splits)}")]
     return [replace(first, split=splits[0] if splits else None)]
 
 
-def _row(folder: Path, cells: dict[str, str], columns: Columns) -> Row:
+def mask_column(data: Data) -> str:
+    """The column of the masks' paths (ValueError: none is named)."""
+    if data.masks is None or data.masks.column is None:
+        raise ValueError("data.masks.column is null: name the column of the table that has the masks' paths")
+    return data.masks.column
+
+
+def _row(folder: Path, cells: dict[str, str], data: Data) -> Row:
+    columns, mask = data.columns, None
     row_id, problem = _relative(folder, cells[columns.path])
-    label = cells[columns.label].strip()
+    if data.masks is not None:
+        mask_id, wrong = _relative(folder, cells[mask_column(data)])
+        mask, problem = MaskFiles((("", mask_id),)), problem or (f"mask {wrong}" if wrong else "")
+    label = cells[columns.label].strip() if mask is None else ""
     split = cells[columns.split].strip().lower() if columns.split else ""  # an empty cell: the splitter decides
     group = (cells[columns.group].strip() if columns.group else "") or None
     weight, weight_text = 1.0, cells[columns.weight] if columns.weight else "1"
@@ -148,12 +164,12 @@ def _row(folder: Path, cells: dict[str, str], columns: Columns) -> Row:
     if not (math.isfinite(weight) and weight >= 0):
         problem = problem or f"weight is not 0 or more: {weight_text!r}"
         weight = 1.0
-    if not label:
+    if not label and mask is None:
         problem = problem or "label missing"
     if split and split not in SPLIT_NAMES:
         problem = problem or f"split is not train, val or test: {split!r}"
     given = SPLIT_NAMES.get(split) if split else None
-    return Row(row_id, label, given, group, weight, {name: cells[name] for name in columns.slices}, problem)
+    return Row(row_id, label, given, group, weight, {name: cells[name] for name in columns.slices}, problem, mask)
 
 
 def _relative(folder: Path, text: str) -> tuple[str, str]:

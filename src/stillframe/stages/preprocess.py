@@ -29,7 +29,7 @@ def run(task: str, seed: int, data: Data, *, source: Path = SOURCE, raw: Path = 
     findings = prepare(folder, data, seed=seed, out=prepared, work=WORK)
     for warning in findings.warnings:
         print(f"preprocess: {warning}", file=sys.stderr)
-    sizes = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in findings.counts.items())
+    sizes = ", ".join(f"{split} {count:,}" for split, count in findings.sizes_of.items())
     bad = sum(findings.quarantined.values())
     print(
         f"{findings.kept:,} images ({sizes}); {bad:,} quarantined, {sum(findings.left_out.values()):,} left out by rule"

@@ -1,0 +1,87 @@
+"""An image and its mask as prepared rows: resized together, or cut into overlapping tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from stillframe.data import tiles
+from stillframe.data.decode import Picture, Pixels, Refused, resize, resize_mask, to_channels
+from stillframe.data.mask_files import Mask, mask_stamps, read_mask
+from stillframe.data.sources import Row
+from stillframe.data.store import encode, encode_mask
+from stillframe.sample import IGNORE
+
+if TYPE_CHECKING:
+    from stillframe.data.survey import Rule
+
+CUT = pa.struct(
+    [
+        ("top", pa.int32()),  # px of the upright image; 0 when it was resized as a whole
+        ("left", pa.int32()),
+        ("image", pa.large_binary()),  # as the store keeps it
+        ("mask", pa.large_binary()),  # indices into the labels of this image's mask, as the store keeps masks
+        ("pixels", pa.list_(pa.int64())),  # of each of these labels
+    ]
+)
+COLUMNS = [
+    pa.field("labels", pa.list_(pa.string())),  # of the mask's values
+    pa.field("colours", pa.list_(pa.string())),  # in the mask's palette, "" where there is none
+    pa.field("label_px", pa.list_(pa.int64())),  # pixels of each label before resizing
+    pa.field("mask_hash", pa.string()),
+    pa.field("mask_stamps", pa.list_(pa.int64())),  # size and time of each file, in turn
+    pa.field("cuts", pa.list_(CUT)),
+]
+EMPTY: dict[str, Any] = {"labels": [], "colours": [], "label_px": [], "mask_hash": "", "mask_stamps": [], "cuts": []}
+
+
+def examine_mask(row: Row, folder: Path, rule: Rule, record: dict[str, Any], picture: Picture, content: bytes) -> None:
+    """Fill in `COLUMNS`, and the sums over the prepared pixels; what is wrong with the mask is the row's reason.
+
+    Args:
+        row: with a mask.
+        folder: the source.
+        rule: what is done with images and masks.
+        record: of the survey; changed.
+        picture: the decoded image.
+        content: its file.
+    """
+    assert row.mask is not None
+    record["mask_stamps"] = [number for mark in mask_stamps(folder, row.mask) for number in mark]
+    if record["reason"]:
+        return
+    try:
+        mask = read_mask(folder, row.mask, content, picture, rule.max_megapixels)
+    except Refused as refusal:
+        record["reason"] = str(refusal)
+        return
+    image = picture.image
+    if rule.channels != "auto":
+        image = to_channels(image, 1 if rule.channels == "gray" else 3)
+    record["channels"], record["mask_hash"] = image.shape[2], mask.digest
+    record["labels"], record["colours"] = mask.labels, mask.colours
+    record["label_px"] = np.bincount(mask.local_HW.ravel(), minlength=len(mask.labels)).tolist()
+    sums, record["cuts"] = np.zeros((2, image.shape[2])), []
+    for one, pixels in cut_up(image, mask, rule):
+        values = pixels.reshape(-1, image.shape[2]).astype(np.float64)
+        sums += [values.sum(axis=0), (values * values).sum(axis=0)]
+        record["cuts"].append(one)
+    record["sums"], record["squares"] = sums.tolist()
+
+
+def cut_up(image: Pixels, mask: Mask, rule: Rule) -> Iterator[tuple[dict[str, Any], Pixels]]:
+    """Each prepared row of an image (H, W, C) and its mask: a `CUT`, and its pixels (size, size, C)."""
+    size, how, overlap, encoding = rule.image_size, rule.resize, rule.overlap, rule.encoding
+    height, width = image.shape[:2]
+    for top, left in tiles.grid(height, width, size, overlap) if overlap is not None else [(0, 0)]:
+        if overlap is None:
+            part, part_mask = resize(image, size, how), resize_mask(mask.local_HW, size, how)
+        else:
+            part, part_mask = tiles.cut(image, top, left, size, 0), tiles.cut(mask.local_HW, top, left, size, IGNORE)
+        pixels = np.bincount(part_mask.ravel(), minlength=IGNORE + 1)[: len(mask.labels)].tolist()
+        stored = (b"", b"") if encoding == "none" else (encode(part, encoding), encode_mask(part_mask, encoding))
+        yield {"top": top, "left": left, "image": stored[0], "mask": stored[1], "pixels": pixels}, part
