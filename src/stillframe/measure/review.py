@@ -43,7 +43,7 @@ def size_names(width_N: ArrayLike, height_N: ArrayLike) -> list[str]:
     return [names[at] for at in np.searchsorted(SIZES, side_N, side="right")]
 
 
-def _values(predictions: pd.DataFrame, column: str, extra: pd.DataFrame) -> pd.Series[str]:
+def slice_values(predictions: pd.DataFrame, column: str, extra: pd.DataFrame) -> pd.Series[str]:
     """The value of one slice column for each sample."""
     if column == "size" and column not in extra:
         return pd.Series(size_names(predictions["source_width"], predictions["source_height"]), dtype="string")
@@ -55,6 +55,11 @@ def _values(predictions: pd.DataFrame, column: str, extra: pd.DataFrame) -> pd.S
         known = nearest(column, ["size", "mode", *map(str, extra.columns)])
         raise ValueError(f"evaluate.slices: {column!r} is no column of data.columns.slices: {known}")
     return extra[column].astype("string")
+
+
+def slices_in_order(value_N: pd.Series[str], most: int) -> list[str]:
+    """The most frequent values of a slice column, sorted as people do."""
+    return sorted(map(str, value_N.value_counts().head(most).index), key=_natural)
 
 
 def slice_table(predictions: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
@@ -78,9 +83,8 @@ def slice_table(predictions: pd.DataFrame, columns: Sequence[str], classes: Sequ
     label_N, predicted_N = predictions["label"].to_numpy(), predictions["predicted"].to_numpy()
     rows = []
     for column in columns:
-        value_N = _values(predictions, column, extra)
-        frequent = value_N.value_counts().head(MOST_VALUES)
-        for value in sorted(map(str, frequent.index), key=_natural):
+        value_N = slice_values(predictions, column, extra)
+        for value in slices_in_order(value_N, MOST_VALUES):
             held = (value_N == value).fillna(False).to_numpy(dtype=bool)
             matrix = confusion(label_N[held], predicted_N[held], len(classes))
             scores = confusion_scores(matrix, classes)

@@ -3,11 +3,11 @@
 Apart from `tasks`, so that a change of a table or a picture trains no net anew.
 """
 
-from stillframe.review import labels
+from stillframe.review import labels, masks
 from stillframe.review.base import Review
 from stillframe.tasks import find
 
-REVIEWS: dict[str, Review] = {"label": labels.REVIEW}
+REVIEWS: dict[str, Review] = {"label": labels.REVIEW, "mask": masks.REVIEW}
 
 
 def review_of(task: str) -> Review:

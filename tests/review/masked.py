@@ -1,0 +1,64 @@
+"""A made split of masks: smooth pictures whose class is a function of their brightness, whole or in tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from stillframe.data.store import SplitWriter
+from stillframe.data.tiles import cut, grid
+from stillframe.sample import IGNORE, Card
+from tiny import picture
+
+CLASSES = ["ground", "tree", "road"]
+SIZE = 24  # px
+
+
+def truth_of(image: np.ndarray, seed: int) -> np.ndarray:
+    """Three classes by the brightness, and a corner that is ignored."""
+    mask = np.digitize(image.mean(-1), (90, 150)).astype(np.uint8)
+    mask[: 2 + seed % 3, :3] = IGNORE
+    return mask
+
+
+def sizes(count: int, tiled: bool) -> list[tuple[int, int]]:
+    """Height and width of each picture."""
+    return [(SIZE + 17 * (at % 3), SIZE + 11 * (at % 4)) if tiled else (SIZE, SIZE) for at in range(count)]
+
+
+def pictures(count: int, tiled: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    images = [picture(at, width=width, height=height) for at, (height, width) in enumerate(sizes(count, tiled))]
+    return [(image, truth_of(image, at)) for at, image in enumerate(images)]
+
+
+def write_split(folder: Path, count: int = 7, *, tiled: bool = False, overlap: float = 0.25) -> Path:
+    """Write a split of `count` pictures; tiles of one picture do not follow each other."""
+    rows = []
+    for at, (image, mask) in enumerate(pictures(count, tiled)):
+        known = {"label": int(np.bincount(mask[mask != IGNORE], minlength=3)[1:].argmax()) + 1, "weight": 1.0}
+        known |= {"group": str(at), "source_id": f"{at}.png", "source_mode": "RGB", "slices": "{}"}
+        known |= {"source_width": image.shape[1], "source_height": image.shape[0]}
+        places = grid(*mask.shape, SIZE, overlap) if tiled else [(0, 0)]
+        for top, left in places:
+            tile = {"id": f"{at}.png", "image": cut(image, top, left, SIZE, 0).tobytes()}
+            tile["mask"] = cut(mask, top, left, SIZE, IGNORE).tobytes()
+            if tiled:
+                tile |= {"id": f"{at}.png#{top},{left}", "origin": f"{at}.png", "top": top, "left": left}
+            rows.append({**known, **tile})
+    if tiled:
+        rows = rows[::2] + rows[1::2]
+    with SplitWriter(folder, height=SIZE, width=SIZE, channels=3, encoding="raw", masks=True, tiles=tiled) as writer:
+        writer.write(rows)
+    return folder
+
+
+def card() -> Card:
+    counts = {split: {"ground": 0, "tree": 4, "road": 3} for split in ("train", "val", "test")}
+    return Card("made", CLASSES, counts, 3, SIZE, SIZE, [0.5] * 3, [0.2] * 3, [], "0" * 64)
+
+
+def logits(image_BCHW: np.ndarray) -> np.ndarray:
+    """A net that looks at one pixel at a time, wrong where a picture is reddish."""
+    bright = image_BCHW.mean(1) + 0.5 * (image_BCHW[:, 0] - image_BCHW[:, 2])
+    return np.stack([-abs(bright - centre) / 12 for centre in (60, 120, 180)], axis=1).astype(np.float32)
