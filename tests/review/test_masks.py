@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from masked import CLASSES, SIZE, card, logits, pictures, write_split
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
+from masked import CLASSES, SIZE, card, logits, pictures, write_split
 from stillframe.config import Evaluate, Validate
 from stillframe.data.loader import Rows
 from stillframe.data.palette import colours, encode
