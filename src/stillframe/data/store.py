@@ -12,14 +12,16 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillframe.paths import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "data-00000-of-00001.arrow"
 SCHEMA = pa.schema(

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from predicted_masks import CLASSES, SIZE, card, logits, pictures, write_split
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
-from masked import CLASSES, SIZE, card, logits, pictures, write_split
 from stillframe.config import Evaluate, Validate
 from stillframe.data.loader import Rows
 from stillframe.data.palette import colours, encode
