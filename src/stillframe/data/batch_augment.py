@@ -24,6 +24,18 @@ class BatchPolicy:
         self.steps = [MAKERS[type(transform).__name__](transform) for transform in transforms]
         self.draws = sum(step.draws for step in self.steps)
 
+    def with_masks(
+        self, image_BCHW: Tensor, mask_BHW: Tensor, seed: int, epoch: int, index_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same images, and their masks (uint8) moved with them."""
+        u_BD = uniform(seed, epoch, index_B.to(mask_BHW.device), self.draws)
+        mask, first = mask_BHW[:, None], 0
+        for step in self.steps:
+            if step.on_mask is not None:
+                mask = step.on_mask(mask, u_BD[:, first : first + step.draws])
+            first += step.draws
+        return self(image_BCHW, seed, epoch, index_B), mask[:, 0].contiguous()
+
     def __call__(self, image_BCHW: Tensor, seed: int, epoch: int, index_B: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> the same shape, device and memory format."""
         assert image_BCHW.dtype == torch.uint8

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from stillframe.data.batch_rules import CONSTANT, NEAREST, REFLECT, REPLICATE, WRAP, is_shift
-from stillframe.data.batch_step import Step, between, colour_of, integer, where
+from stillframe.data.batch_step import Apply, Step, between, colour_of, integer, where
+from stillframe.sample import IGNORE
 
 PADDING = {CONSTANT: "zeros", REPLICATE: "border", REFLECT: "reflection"}  # as grid_sample calls them
 TRIES = 10  # of RandomResizedCrop, as in albumentations
+
+
+def _exact(draws: int, apply: Apply) -> Step:
+    """A step that only puts pixels elsewhere: the same for images and masks."""
+    return Step(draws, apply, apply)
 
 
 def flip(axis: int) -> Callable[[Any], Step]:
@@ -27,7 +34,7 @@ def flip(axis: int) -> Callable[[Any], Step]:
 
     def make(transform: Any) -> Step:
         p = float(transform.p)
-        return Step(1, lambda image, u: where(u[:, 0] < p, image.flip(axis), image))
+        return _exact(1, lambda image, u: where(u[:, 0] < p, image.flip(axis), image))
 
     return make
 
@@ -35,7 +42,7 @@ def flip(axis: int) -> Callable[[Any], Step]:
 def transpose(transform: Any) -> Step:
     """Rows and columns exchanged."""
     p = float(transform.p)
-    return Step(1, lambda image, u: where(u[:, 0] < p, image.transpose(2, 3), image))
+    return _exact(1, lambda image, u: where(u[:, 0] < p, image.transpose(2, 3), image))
 
 
 def d4(transform: Any) -> Step:
@@ -48,7 +55,7 @@ def d4(transform: Any) -> Step:
         image = where((element & 2) > 0, image.flip(2), image)
         return where((element & 1) > 0, image.flip(3), image)
 
-    return Step(2, apply)
+    return _exact(2, apply)
 
 
 def quarter_turns(transform: Any) -> Step:
@@ -60,7 +67,7 @@ def quarter_turns(transform: Any) -> Step:
         image = where((turns & 1) > 0, image.transpose(2, 3).flip(2), image)
         return where((turns & 2) > 0, image.flip((2, 3)), image)
 
-    return Step(2, apply)
+    return _exact(2, apply)
 
 
 def _source(before: int, size: int, after: int, border: int, device: torch.device) -> Tensor:
@@ -98,9 +105,9 @@ def _windows(image: Tensor, top_B: Tensor, left_B: Tensor, height: int, width: i
 
 def _shift(affine: Any) -> Step:
     """An Affine that only shifts: whole pixels, exact."""
-    p, border, fill = float(affine.p), int(affine.border_mode), affine.fill
+    p, border = float(affine.p), int(affine.border_mode)
 
-    def apply(image: Tensor, u: Tensor) -> Tensor:
+    def apply(image: Tensor, u: Tensor, fill: Any = affine.fill) -> Tensor:
         height, width = image.shape[2:]
         dx, dy, (x0, x1, y0, y1) = _translation(affine, u[:, 1:3], height, width)
         applied = u[:, 0] < p
@@ -111,7 +118,7 @@ def _shift(affine: Any) -> Step:
         padded = _pad(image, left, top, right, bottom, border, fill)
         return _windows(padded, top - dy, left - dx, height, width)
 
-    return Step(3, apply)
+    return Step(3, apply, partial(apply, fill=IGNORE))
 
 
 def _translation(
@@ -134,8 +141,12 @@ def pad(transform: Any) -> Step:
     padding = transform.padding
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding) * (2 if len(padding) == 2 else 1)
     left, top, right, bottom = sides
-    border, fill = int(transform.border_mode), transform.fill
-    return Step(0, lambda image, u: _pad(image, left, top, right, bottom, border, fill))
+    border = int(transform.border_mode)
+
+    def apply(image: Tensor, u: Tensor, fill: Any = transform.fill) -> Tensor:
+        return _pad(image, left, top, right, bottom, border, fill)
+
+    return Step(0, apply, partial(apply, fill=IGNORE))
 
 
 def random_crop(transform: Any) -> Step:
@@ -146,17 +157,16 @@ def random_crop(transform: Any) -> Step:
     """
     height, width = int(transform.height), int(transform.width)
 
-    def apply(image: Tensor, u: Tensor) -> Tensor:
+    def apply(image: Tensor, u: Tensor, fill: Any = transform.fill) -> Tensor:
         if transform.pad_if_needed:
             rows, columns = max(0, height - image.shape[2]), max(0, width - image.shape[3])
             top, left = rows // 2, columns // 2
-            border, fill = int(transform.border_mode), transform.fill
-            image = _pad(image, left, top, columns - left, rows - top, border, fill)
+            image = _pad(image, left, top, columns - left, rows - top, int(transform.border_mode), fill)
         top_B = integer(u[:, 0], 0, image.shape[2] - height)
         left_B = integer(u[:, 1], 0, image.shape[3] - width)
         return _windows(image, top_B, left_B, height, width)
 
-    return Step(2, apply)
+    return Step(2, apply, partial(apply, fill=IGNORE))
 
 
 # Pixels interpolated
@@ -174,9 +184,9 @@ def affine(affine: Any) -> Step:
     """Scale, then rotate, shear and shift about the image's centre; or only shift, exactly."""
     if is_shift(affine):
         return _shift(affine)
-    p = float(affine.p)
+    p, rough = float(affine.p), affine.interpolation == NEAREST
 
-    def apply(image: Tensor, u: Tensor) -> Tensor:
+    def apply(image: Tensor, u: Tensor, nearest: bool = rough, fill: Any = affine.fill) -> Tensor:
         height, width = image.shape[2:]
         applied = u[:, 0] < p
         dx, dy, _ = _translation(affine, u[:, 1:3], height, width)
@@ -187,10 +197,10 @@ def affine(affine: Any) -> Step:
         second = torch.stack([-c / det * (width / height), a / det, down * (-2.0 / height)], dim=1)
         theta = torch.stack([first, second], dim=1)  # output place -> input place, both in -1..1
         grid = functional.affine_grid(theta.float(), list(image.shape), align_corners=False)
-        moved = _sample(image, grid, affine.interpolation == NEAREST, int(affine.border_mode), affine.fill)
+        moved = _sample(image, grid, nearest, int(affine.border_mode), fill)
         return where(applied, moved, image)
 
-    return Step(8, apply)
+    return Step(8, apply, partial(apply, nearest=True, fill=IGNORE))
 
 
 def _linear_part(affine: Any, u_B5: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -209,9 +219,9 @@ def _linear_part(affine: Any, u_B5: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 def random_resized_crop(transform: Any) -> Step:
     """A crop of random area and aspect ratio, resized; the first of ten tries that fits (as in Inception)."""
     height, width = (int(side) for side in transform.size)
-    nearest, p = transform.interpolation == NEAREST, float(transform.p)
+    p = float(transform.p)
 
-    def apply(image: Tensor, u: Tensor) -> Tensor:
+    def apply(image: Tensor, u: Tensor, nearest: bool = transform.interpolation == NEAREST) -> Tensor:
         rows, columns = image.shape[2:]
         applied, (x, y, w, h) = u[:, 0] < p, _crop_boxes(transform, u, rows, columns)
         x, y = torch.where(applied, x, 0.0), torch.where(applied, y, 0.0)
@@ -227,7 +237,7 @@ def random_resized_crop(transform: Any) -> Step:
         grid_y = grids[1][:, :, None].expand(-1, -1, width)
         return _sample(image, torch.stack([grid_x, grid_y], dim=3), nearest, REPLICATE)
 
-    return Step(3 + 2 * TRIES, apply)
+    return Step(3 + 2 * TRIES, apply, partial(apply, nearest=True))
 
 
 def _crop_boxes(transform: Any, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -141,7 +141,9 @@ class Rows(Dataset[Batch]):
         row_B = index_B % len(self)
         image_BHWC = self.images(row_B)
         mask_BHW = self.masks(row_B) if self.masked else None
-        if self.online is not None:
+        if self.online is not None and mask_BHW is not None:
+            image_BHWC, mask_BHW = self.online.items_with_masks(image_BHWC, mask_BHW, epoch, index_B)
+        elif self.online is not None:
             image_BHWC = self.online.items(image_BHWC, epoch, index_B)
         return Batch(
             image_BCHW=torch.from_numpy(image_BHWC).permute(0, 3, 1, 2),  # channels last in memory, as stored

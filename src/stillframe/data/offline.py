@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stillframe.config import Augment
 from stillframe.data import draw, policy
 from stillframe.data.progress import bar
-from stillframe.data.store import FILE, SCHEMA, Split, SplitWriter, encode
+from stillframe.data.store import FILE, Split, SplitWriter, encode, encode_mask, schema
 from stillframe.paths import replacing
 
 ORIGIN = "augment.offline"
@@ -104,7 +104,8 @@ def make_copies(train: Path, augment: Augment, *, seed: int, out: Path, work: Pa
     plan = plan_copies(labels, copies=augment.copies, balance=augment.balance, seed=seed)
     meta: dict[str, Any] = {"height": split.height, "width": split.width, "channels": split.channels}
     spool = work / "augment"
-    with SplitWriter(out, **meta, encoding=split.encoding) as writer:
+    meta |= {"encoding": split.encoding, "masks": split.masked, "tiles": split.tiled}
+    with SplitWriter(out, **meta) as writer:
         pieces = _pieces(train, split, plan, augment, seed, spool)
         _make_all(pieces, workers)
         for piece in pieces:
@@ -170,33 +171,41 @@ def _make(piece: Piece) -> int:
     """Make a piece and put it into the spool; returns how many copies it holds."""
     split = _split(piece.train, piece.digest)
     rows, numbers = piece.plan.row_M, piece.plan.number_M
-    images = _images(split, piece)
+    pixels = _pixels(split, piece)
     table = split.table.iloc[rows].to_dict("records")
     records = [
-        {**record, "id": f"{record['id']}#aug{number}", "source_id": record["id"], "image": image}
-        for record, number, image in zip(table, numbers.tolist(), images, strict=True)
+        {**record, "id": f"{record['id']}#aug{number}", "source_id": record["id"], **made}
+        for record, number, made in zip(table, numbers.tolist(), pixels, strict=True)
     ]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SCHEMA) as stream:
-        stream.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
+    columns = schema(masks=split.masked, tiles=split.tiled)
+    with pa.ipc.new_stream(sink, columns) as stream:
+        stream.write_batch(pa.RecordBatch.from_pylist(records, schema=columns))
     content = sink.getvalue()
     with replacing(piece.spool / f"{piece.name}.{hashlib.sha256(content).hexdigest()[:32]}.arrow") as temporary:
         temporary.write_bytes(content)
     return len(records)
 
 
-def _images(split: Split, piece: Piece) -> Iterator[bytes]:
-    """The copies as the split stores images; without a policy the stored bytes themselves."""
+def _pixels(split: Split, piece: Piece) -> Iterator[dict[str, bytes]]:
+    """The copies (image, and mask if there are masks) as the split stores them; without a policy the stored bytes."""
     rows, numbers = piece.plan.row_M, piece.plan.number_M
     if not piece.policy:
-        yield from (split.encoded[int(row)].as_py() for row in rows)
+        kept = ["image", "mask"] if split.masked else ["image"]
+        yield from ({name: split.arrow[name][int(row)].as_py() for name in kept} for row in rows)
         return
     key_M = np.empty(len(rows), dtype=np.uint64)
     for number in np.unique(numbers):
         of_number = numbers == number
         key_M[of_number] = draw.keys(piece.seed, draw.OFFLINE + int(number), rows[of_number])
-    for image in policy.ItemPolicy(piece.policy, ORIGIN)(split.images(rows), key_M):
-        yield encode(image, split.encoding)
+    drawn = policy.ItemPolicy(piece.policy, ORIGIN)
+    if split.masked:
+        images, masks = drawn.with_masks(split.images(rows), split.masks(rows), key_M)
+        for image, mask in zip(images, masks, strict=True):
+            yield {"image": encode(image, split.encoding), "mask": encode_mask(mask, split.encoding)}
+    else:
+        for image in drawn(split.images(rows), key_M):
+            yield {"image": encode(image, split.encoding)}
 
 
 def _finished(piece: Piece) -> Path | None:

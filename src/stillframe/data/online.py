@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from stillframe.config import Augment
 from stillframe.data import batch_rules, policy
 from stillframe.data.draw import keys
+from stillframe.data.policy import ItemPolicy
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from stillframe.data.batch_augment import BatchPolicy
 
 SMALL = 64 * 64  # values (height * width * channels): on a CPU the batched form is the faster one up to about here
 ORIGIN = "augment.online"
@@ -48,9 +51,19 @@ class Online:
         Returns:
             uint8 of the same shape; image b depends on (seed, epoch, index_B[b]) and its own pixels only.
         """
+        made: NDArray[np.uint8] = self._item()(images_BHWC, keys(self.seed, epoch, index_B))
+        return made
+
+    def items_with_masks(
+        self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8], epoch: int, index_B: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The same images as `items`, and their masks (uint8, class index or IGNORE) moved with them."""
+        return self._item().with_masks(images_BHWC, masks_BHW, keys(self.seed, epoch, index_B))
+
+    def _item(self) -> ItemPolicy:
         if self._built is None:
-            self._built = policy.ItemPolicy(self.policy, ORIGIN)
-        made: NDArray[np.uint8] = self._built(images_BHWC, keys(self.seed, epoch, index_B))
+            self._built = ItemPolicy(self.policy, ORIGIN)
+        made: ItemPolicy = self._built
         return made
 
     def batch(self, image_BCHW: Tensor, epoch: int, index_B: Tensor) -> Tensor:
@@ -65,11 +78,21 @@ class Online:
             uint8 of the same shape on the same device; image b depends on (seed, epoch, index_B[b]) and its
             own pixels only.
         """
+        made: Tensor = self._batch()(image_BCHW, self.seed, epoch, index_B)
+        return made
+
+    def batch_with_masks(
+        self, image_BCHW: Tensor, mask_BHW: Tensor, epoch: int, index_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same images as `batch`, and their masks (uint8, class index or IGNORE) moved with them."""
+        return self._batch().with_masks(image_BCHW, mask_BHW, self.seed, epoch, index_B)
+
+    def _batch(self) -> BatchPolicy:
         if self._built is None:
             from stillframe.data.batch_augment import BatchPolicy
 
             self._built = BatchPolicy(policy.build(self.policy, ORIGIN))
-        made: Tensor = self._built(image_BCHW, self.seed, epoch, index_B)
+        made: BatchPolicy = self._built
         return made
 
 
@@ -89,7 +112,9 @@ def choose_where(augment: Augment, *, image_size: int, channels: int, device_typ
     return "batch" if not problem and (device_type == "cuda" or image_size**2 * channels <= SMALL) else "item"
 
 
-def make_online(augment: Augment, *, image_size: int, channels: int, device_type: str, seed: int) -> Online | None:
+def make_online(
+    augment: Augment, *, image_size: int, channels: int, device_type: str, seed: int, masked: bool = False
+) -> Online | None:
     """The online augmentation of a run; None when its policy is empty.
 
     Args:
@@ -98,6 +123,7 @@ def make_online(augment: Augment, *, image_size: int, channels: int, device_type
         channels: 1 or 3.
         device_type: "cpu", "cuda", ...: where training runs.
         seed: of the run.
+        masked: whether each image has a mask.
 
     Raises:
         ValueError: the policy has an unknown transform or argument, a bad value, does not keep the shape
@@ -105,6 +131,6 @@ def make_online(augment: Augment, *, image_size: int, channels: int, device_type
     """
     if not augment.online:
         return None
-    policy.check_policy(augment.online, ORIGIN, (image_size, image_size, channels))
+    policy.check_policy(augment.online, ORIGIN, (image_size, image_size, channels), masked=masked)
     where = choose_where(augment, image_size=image_size, channels=channels, device_type=device_type)
     return Online(where=where, policy=[dict(entry) for entry in augment.online], seed=seed)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from stillframe.config import nearest
+from stillframe.sample import IGNORE
 
 Policy = Sequence[dict[str, dict[str, Any]]]
 CHOICES = (
@@ -62,21 +63,26 @@ def transforms() -> dict[str, type]:
     return found
 
 
-def check_policy(policy: Policy, origin: str, shape: tuple[int, int, int] | None = None) -> None:
+def check_policy(
+    policy: Policy, origin: str, shape: tuple[int, int, int] | None = None, *, masked: bool = False
+) -> None:
     """Refuse a policy that albumentations would not run as it is written.
 
     Args:
         policy: list of {TransformName: {argument: value}}.
         origin: where it stands, for messages, e.g. "augment.online".
         shape: (height, width, channels) of the images, px; when given, each transform is tried on one.
+        masked: whether each image has a mask, which must move with it.
 
     Raises:
         ValueError: an unknown transform or argument (with the nearest right name), a value out of range or of
             the wrong type, or a transform that does not give an image of the same shape back.
     """
     made = build(policy, origin)
+    if masked:
+        _keep_classes(made, origin)
     if shape is not None:
-        _try(made, origin, shape)
+        _try(made, origin, shape, masked)
 
 
 def build(policy: Policy, origin: str) -> list[Any]:
@@ -130,22 +136,48 @@ def _explain(error: Exception, arguments: dict[str, Any]) -> str:
     return " ".join(str(error).split())
 
 
-def _try(made: list[Any], origin: str, shape: tuple[int, int, int]) -> None:
+def _keep_classes(made: Sequence[Any], origin: str) -> None:
+    """Raise ValueError for a transform that would mix the numbers of classes in a mask."""
+    for transform in made:
+        _keep_classes(getattr(transform, "transforms", ()), origin)
+        if getattr(transform, "mask_interpolation", 0) != 0:
+            name, value = type(transform).__name__, transform.mask_interpolation
+            raise ValueError(
+                f"{origin}: {name}.mask_interpolation = {value} would make classes that are not there: leave it out (0)"
+            )
+
+
+def _ignore_what_is_new(made: Sequence[Any]) -> None:
+    """Let transforms fill what they bring into a mask with IGNORE: there is no picture to learn from."""
+    for transform in made:
+        _ignore_what_is_new(getattr(transform, "transforms", ()))
+        if getattr(transform, "fill_mask", None) == 0:  # albumentations' default; None leaves the mask as it is
+            transform.fill_mask = float(IGNORE)
+
+
+def _try(made: list[Any], origin: str, shape: tuple[int, int, int], masked: bool) -> None:
     """Run each transform once on a made image; together they must give the shape and uint8 back."""
     image: Any = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mask: Any = np.zeros(shape[:2], dtype=np.uint8)
     names = [type(transform).__name__ for transform in made]
     for name, transform in zip(names, made, strict=True):
         before = image.shape
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
-                image = transform(image=image, force_apply=True)["image"]
+                if masked:
+                    both = transform(image=image, mask=mask, force_apply=True)
+                    image, mask = both["image"], both["mask"]
+                else:
+                    image = transform(image=image, force_apply=True)["image"]
         except Exception as error:  # whatever a transform dies of on such an image, it is the policy that is at fault
             reason = " ".join(str(error).split())
             raise ValueError(f"{origin}: {name} does not work on images of {_px(shape)}: {reason}") from error
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != shape[2]:
             kind = f"{image.dtype} {image.shape}"
             raise ValueError(f"{origin}: {name} makes {kind} of a uint8 image of {_px(shape)}: leave it out")
+        if masked and (mask.dtype != np.uint8 or mask.shape != image.shape[:2]):
+            raise ValueError(f"{origin}: {name} does not move a mask with its image: leave it out")
         if image.shape != before and transform.p < 1:
             raise ValueError(f"{origin}: {name} changes the size, but only sometimes (p = {transform.p}): set p: 1.0")
     if image.shape != shape:
@@ -161,7 +193,9 @@ def _px(shape: tuple[int, ...]) -> str:
 
 def compose(policy: Policy, origin: str) -> Any:
     """A policy as one albumentations Compose (ValueError as in `check_policy`)."""
-    return albumentations().Compose(build(policy, origin), is_check_shapes=False)
+    made = build(policy, origin)
+    _ignore_what_is_new(made)
+    return albumentations().Compose(made, is_check_shapes=False)
 
 
 def resolved(policy: Policy, origin: str) -> list[dict[str, Any]]:
@@ -215,3 +249,16 @@ class ItemPolicy:
             self.random.rekey(high, low)
             out[slot] = self.compose(image=images_BHWC[slot])["image"]
         return out
+
+    def with_masks(
+        self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8], key_B: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The same, and each mask (B, H, W) moved as its image: nearest neighbour, IGNORE where nothing was."""
+        from stillframe.data.draw import words
+
+        out, out_masks = np.empty_like(images_BHWC), np.empty_like(masks_BHW)
+        for slot, (high, low) in enumerate(words(key_B, 0, 2).tolist()):
+            self.random.rekey(high, low)
+            both = self.compose(image=images_BHWC[slot], mask=masks_BHW[slot])
+            out[slot], out_masks[slot] = both["image"], both["mask"]
+        return out, out_masks

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stillframe.config import Augment
 from stillframe.data import draw, policy
+from stillframe.data.overlay import overlay
 from stillframe.data.store import Split
 from stillframe.paths import replacing
 
@@ -65,16 +66,23 @@ def make_preview(
     """
     split, copies = Split(train), Split(augmented)
     rows = pick(split.table["label"].to_numpy(), len(classes), rows=min(max(len(classes), ROWS), MOST_ROWS), seed=seed)
-    originals = split.images(rows)
     table = split.table.iloc[rows]
-    groups = [Group("", ["original"], [[image] for image in originals])]
-    groups += _copies(copies, table["id"].tolist())
-    groups += _draws(augment, originals, rows, seed)
+    groups = [Group("", ["original"], [[image] for image in _shown(split, rows, len(classes))])]
+    groups += _copies(copies, table["id"].tolist(), len(classes))
+    groups += _draws(augment, split, rows, seed, len(classes))
     labels = [(classes[label], identity) for label, identity in zip(table["label"], table["id"], strict=True)]
     _draw_sheet(path, f"{name}: augmentation “{augment.name}”", labels, groups)
 
 
-def _copies(copies: Split, ids: list[str]) -> list[Group]:
+def _shown(split: Split, rows: NDArray[np.int64], classes: int) -> list[NDArray[np.uint8]]:
+    """Images of a split, with their masks over them if they have any."""
+    images = split.images(rows)
+    if not split.masked:
+        return list(images)
+    return [overlay(image, mask, classes) for image, mask in zip(images, split.masks(rows), strict=True)]
+
+
+def _copies(copies: Split, ids: list[str], classes: int) -> list[Group]:
     """The first offline copies of each sample."""
     if not len(copies):
         return []
@@ -83,16 +91,23 @@ def _copies(copies: Split, ids: list[str]) -> list[Group]:
     shown = max((len(rows) for rows in found), default=0)
     if not shown:
         return []
-    tiles: list[Pictures] = [[*copies.images(rows), *[None] * (shown - len(rows))] for rows in found]
+    made = [_shown(copies, np.asarray(rows, dtype=np.int64), classes) for rows in found]
+    tiles: list[Pictures] = [[*images, *[None] * (shown - len(images))] for images in made]
     return [Group("offline copies", [f"copy {number}" for number in range(shown)], tiles)]
 
 
-def _draws(augment: Augment, originals: NDArray[np.uint8], rows: NDArray[np.int64], seed: int) -> list[Group]:
+def _draws(augment: Augment, split: Split, rows: NDArray[np.int64], seed: int, classes: int) -> list[Group]:
     """Some online draws of each sample."""
     if not augment.online:
         return []
-    online = policy.ItemPolicy(augment.online, "augment.online")
-    epochs = [online(originals, draw.keys(seed, epoch, rows)) for epoch in range(DRAWS)]
+    online, originals = policy.ItemPolicy(augment.online, "augment.online"), split.images(rows)
+    epochs: list[Pictures] = []
+    for key_B in (draw.keys(seed, epoch, rows) for epoch in range(DRAWS)):
+        if split.masked:
+            both = zip(*online.with_masks(originals, split.masks(rows), key_B), strict=True)
+            epochs.append([overlay(image, mask, classes) for image, mask in both])
+        else:
+            epochs.append(list(online(originals, key_B)))
     tiles: list[Pictures] = [list(images) for images in zip(*epochs, strict=True)]
     return [Group("online, drawn anew each epoch", [f"epoch {epoch}" for epoch in range(DRAWS)], tiles)]
 

@@ -109,6 +109,7 @@ class Training:
             channels=self.card.channels,
             device_type=self.device,
             seed=plan.seed,
+            masked=bool(self.card.pixels),
         )
         self.rows = Rows([plan.train, *augmented], self.online)
         self.val_rows = Rows([plan.val])

@@ -41,6 +41,14 @@ def _seed(value: int, device: torch.device) -> None:
         torch.cuda.manual_seed(value)
 
 
+def _augmented(online: Online, batch: Batch) -> Batch:
+    """A batch with its images, and with their masks if they have any, augmented on the device."""
+    if batch.mask_BHW is None:
+        return replace(batch, image_BCHW=online.batch(batch.image_BCHW, batch.epoch, batch.index_B))
+    both = online.batch_with_masks(batch.image_BCHW, batch.mask_BHW, batch.epoch, batch.index_B)
+    return replace(batch, image_BCHW=both[0], mask_BHW=both[1])
+
+
 class Fit(pl.LightningModule):
     """Training and validation of one net on one task.
 
@@ -96,8 +104,7 @@ class Fit(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Augment on the batch, mix, and learn; raises NonFiniteLoss after `max_nonfinite` bad losses in a row."""
         if self.online is not None:
-            images = self.online.batch(batch.image_BCHW, batch.epoch, batch.index_B)
-            batch = replace(batch, image_BCHW=images)
+            batch = _augmented(self.online, batch)
         batch = self.task.mix(self.optim, self.card, batch)
         loss = self._step(batch, "train")
         if self.optim.l1:

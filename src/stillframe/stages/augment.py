@@ -28,8 +28,8 @@ def check(augment: Augment, card: Card) -> dict[str, str]:
             `where: batch` for what has no batched form, or copies without a policy for them.
     """
     shape = (card.height, card.width, card.channels)
-    policy.check_policy(augment.offline, OFFLINE, shape)
-    policy.check_policy(augment.online, ONLINE, shape)
+    policy.check_policy(augment.offline, OFFLINE, shape, masked=bool(card.pixels))
+    policy.check_policy(augment.online, ONLINE, shape, masked=bool(card.pixels))
     if augment.copies and not augment.offline:
         raise ValueError(
             f"augment.copies = {augment.copies} with an empty augment.offline would only repeat the images: "
