@@ -11,48 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from predicted_masks import CLASSES, SIZE, card, logits, pictures, write_split
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
-from stillframe.config import Evaluate, Validate
-from stillframe.data.loader import Rows
+from segmented import CLASSES, SIZE, VALIDATE, Made, card, known_of, logits, pictures, write_split
 from stillframe.data.palette import colours, encode
-from stillframe.data.store import Split
 from stillframe.measure.scores import expected_calibration_error
-from stillframe.review import base
 from stillframe.review.mask_answers import EachPicture, SomePixels
 from stillframe.review.masks import MASKS, REVIEW
-from stillframe.sample import IGNORE, Prediction
-
-VALIDATE = Validate(batch_size=3, tta="none", calibrate=True, threshold="auto", bins=10, require={})
-CHOICES = {"temperature": 1.5, "threshold": None, "tta": "none", "bins": 10}
-
-
-class Made:
-    """Asks `logits` about a split as `fit.infer` asks a net, in as many parts as there would be processes."""
-
-    tta = "none"
-
-    def __init__(self, split, world=1, answer=logits):
-        self.split, self.world, self.answer = split, world, answer
-
-    def __call__(self, keep=None):
-        rows = Rows([self.split])
-        parts = []
-        for rank in range(self.world):
-            kept = keep.begin(rows.splits[0])
-            mine = keep.rows(rows.splits[0], rank, self.world)
-            for first in range(0, len(mine), 3):
-                batch = rows[0, mine[first : first + 3]]
-                said = torch.from_numpy(self.answer(batch.image_BCHW.numpy().astype(np.float32)))
-                kept.add(Prediction(said, batch.index_B), batch)
-            parts.append(kept.handed())
-        return keep.whole(parts, Split(self.split))
-
-
-def known_of(out, gallery=3, bootstrap=20):
-    section = Evaluate(batch_size=3, bootstrap=bootstrap, slices=["size"], gallery=gallery, explain=0)
-    return base.Tested(card(), CHOICES, 0, section, out)
+from stillframe.sample import IGNORE
 
 
 def read_masks(out):

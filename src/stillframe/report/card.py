@@ -63,25 +63,32 @@ def source(params: Mapping[str, Any]) -> str:
 
 def weak_points(found: Inputs) -> list[str]:
     """Where the test images show the model to be weakest: a class, a slice, a pair of classes."""
-    notes = []
+    notes, kind = [], found.kind
     if len(found.per_class) > 1:
-        row = found.per_class.sort_values("recall", kind="stable").iloc[0]
+        row = found.per_class.sort_values(kind.weakest, kind="stable").iloc[0]
+        support = f"{int(row['support']):,} test {kind.support}"
         notes.append(
-            f"The class found least often is “{row['class']}”: {words.percent(row['recall'])} of its "
-            f"{int(row['support']):,} test images."
+            f"The class with the lowest IoU is “{row['class']}”: {words.percent(row['iou'])}, on {support}."
+            if found.masked
+            else f"The class found least often is “{row['class']}”: {words.percent(row['recall'])} of its {support}."
         )
     if len(found.slices) > 1:
-        row = found.slices.sort_values("accuracy", kind="stable").iloc[0]
+        row = found.slices.sort_values(kind.lead, kind="stable").iloc[0]
         bounds = words.interval((row["low"], row["high"]), True)
+        what = (
+            f"{kind.lead_title} {words.percent(row[kind.lead])}"
+            if found.masked
+            else (f"{words.percent(row[kind.lead])} right")
+        )
         notes.append(
-            f"The weakest slice is {row['slice']} = {row['value']}: {words.percent(row['accuracy'])} right "
-            f"[{bounds}] on {int(row['n']):,} images."
+            f"The weakest slice is {row['slice']} = {row['value']}: {what} [{bounds}] on {int(row['n']):,} images."
         )
     if len(found.confusion):
         wrong = found.confusion[found.confusion["actual"] != found.confusion["predicted"]]
-        pairs = wrong.groupby(["actual", "predicted"], sort=True).size().reset_index(name="times")
+        wrong = wrong.assign(times=wrong.get("pixels", 1))
+        pairs = wrong.groupby(["actual", "predicted"], sort=True)["times"].sum().reset_index()
         for actual, predicted, times in pairs.nlargest(1, "times").itertuples(index=False):
-            often = f"{times} times" if times > 1 else "once"
+            often = f"{times:,} pixels" if found.masked else f"{times} times" if times > 1 else "once"
             notes.append(f"The most frequent mistake: “{actual}” taken for “{predicted}”, {often}.")
     return notes
 

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stillframe.paths import replacing
+from stillframe.report.kinds import LABELS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -93,6 +94,11 @@ def short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
+def brief(count: int) -> str:
+    """A count with its thousands marked; from a million on in millions."""
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:,.1f} M"
+
+
 def percent_axis(axis: Any) -> None:
     """Shares on an axis as per cent."""
     from matplotlib.ticker import PercentFormatter
@@ -116,7 +122,14 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
 
     names = list(map(str, history.columns))
     losses = [name for name in names if name.endswith("loss")]
-    wanted = ("val/accuracy", "val/f1_macro", "val/recall_macro", "val/precision_macro", "train/accuracy")
+    wanted = (
+        "val/iou_macro",
+        "val/accuracy",
+        "val/f1_macro",
+        "val/recall_macro",
+        "val/precision_macro",
+        "train/accuracy",
+    )
     scores = [name for name in wanted if name in names]
     rates = [name for name in names if name == "lr" or name.startswith("lr/")]
     panels = [panel for panel in (("Loss", losses), ("Scores", scores), ("Learning rate", rates)) if panel[1]]
@@ -146,7 +159,7 @@ def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Fig
 
 
 @styled
-def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str]) -> Figure:
+def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str], title: str = LABELS.confusion) -> Figure:
     """Colour: share of each actual class (rows). Numbers: counts, and the share while there is room."""
     count = len(classes)
     side = float(np.clip(0.52 * count + 2.2, 4.2, 12.5))
@@ -156,7 +169,7 @@ def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str]) ->
     share_KK = np.divide(counts_KK, total, out=np.zeros(counts_KK.shape), where=total > 0)
     image = axes.imshow(share_KK, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.grid(False)
-    axes.set_title("Test images by actual and predicted class", pad=9)
+    axes.set_title(title, pad=9)
     step = -(-count // 100)
     size = 9.5 if count <= 12 else max(4.0, 260 / count)
     ticks = range(0, count, step)
@@ -171,7 +184,9 @@ def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str]) ->
     if count <= 30:
         for row, column in np.ndindex(count, count):
             if counts_KK[row, column]:
-                text = f"{counts_KK[row, column]:,}" + (f"\n{100 * share_KK[row, column]:.0f} %" if count <= 12 else "")
+                text = brief(int(counts_KK[row, column])) + (
+                    f"\n{100 * share_KK[row, column]:.0f} %" if count <= 12 else ""
+                )
                 colour = "white" if share_KK[row, column] > 0.55 else INK
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=min(size, 9))
     bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=28)
@@ -214,7 +229,7 @@ def roc_and_pr(roc: pd.DataFrame, pr: pd.DataFrame, order: Sequence[str]) -> Fig
 
 
 @styled
-def reliability(table: pd.DataFrame) -> Figure:
+def reliability(table: pd.DataFrame, unit: str = LABELS.unit) -> Figure:
     """Accuracy by confidence, before and after calibration; below, how many answers have that confidence."""
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
@@ -230,14 +245,14 @@ def reliability(table: pd.DataFrame) -> Figure:
         upper.set(xlim=(0, 1), ylim=(0, 1.02))
         upper.legend(loc="upper left")
         percent_axis(upper.yaxis)
-    lower.set(xlabel="confidence", ylabel="images")
+    lower.set(xlabel="confidence", ylabel=unit)
     percent_axis(lower.xaxis)
     return figure
 
 
 @styled
-def per_class_bars(table: pd.DataFrame) -> Figure:
-    """Precision, recall and F1 of each class with intervals; of many classes those with the lowest F1."""
+def per_class_bars(table: pd.DataFrame, kinds: Sequence[tuple[str, str]] = LABELS.bars) -> Figure:
+    """Scores of each class with intervals, F1 among them; of many classes those with the lowest F1."""
     rows = table.sort_values("f1", na_position="last").head(MOST_BARS) if len(table) > MOST_BARS else table
     rows = rows.iloc[::-1]
     figure = Figure(
@@ -246,17 +261,18 @@ def per_class_bars(table: pd.DataFrame) -> Figure:
     )
     axes = figure.add_subplot()
     place = np.arange(len(rows))
-    for at, kind in enumerate(("f1", "recall", "precision")):
+    thick = 0.78 / len(kinds)
+    for at, (kind, named) in enumerate(reversed(kinds)):
         value = rows[kind].to_numpy(dtype=float)
         low, high = (rows[f"{kind}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
         error = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0.0, None))
         bars: dict[str, Any] = {
-            "height": 0.24,
-            "color": COLOURS[(2, 1, 0)[at]],
-            "label": "F1" if kind == "f1" else kind,
+            "height": thick - 0.02,
+            "color": COLOURS[len(kinds) - 1 - at],
+            "label": named,
         }
         axes.barh(
-            place + (at - 1) * 0.26,
+            place + (at - (len(kinds) - 1) / 2) * thick,
             value,
             xerr=error,
             error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
@@ -269,7 +285,7 @@ def per_class_bars(table: pd.DataFrame) -> Figure:
     title = "Scores of each class, with 95 % intervals"
     axes.set_title(title if len(rows) == len(table) else f"The {len(rows)} classes with the lowest F1", pad=9)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3)
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(kinds))
     return figure
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 
 from stillframe.paths import read_json
+from stillframe.report.kinds import LABELS, MASKS, Kind
 from stillframe.sample import SPLITS, Card
 
 SMALL_FILE = 48_000  # bytes; a larger picture is made smaller for the page
+PIXELS = "pixel_confusion.csv"  # what evaluate writes of masks, in place of confusion.csv
 TINY_SIDE = 100  # px; a smaller picture is enlarged without smoothing
 
 
@@ -61,6 +63,13 @@ class Inputs:
     explain: pd.DataFrame
     quarantine: pd.DataFrame
     missing: list[str]
+    masked: bool = False  # a class a pixel was answered
+    images: int | None = None  # test images; None where predictions.parquet is not there
+
+    @property
+    def kind(self) -> Kind:
+        """The words for what was answered."""
+        return MASKS if self.masked else LABELS
 
 
 def read_inputs(
@@ -86,7 +95,10 @@ def read_inputs(
         missing.append(str(path))
         return pd.DataFrame()
 
-    card = Card.read(prepared / "card.json")
+    def of_labels(path: Path) -> pd.DataFrame:
+        return pd.DataFrame() if masked else table(path)
+
+    card, masked = Card.read(prepared / "card.json"), (evaluated / PIXELS).exists()
     ordered = {split: card.counts[split] for split in SPLITS if split in card.counts}
     return Inputs(
         card=replace(card, counts=ordered),
@@ -103,16 +115,30 @@ def read_inputs(
         val_metrics=optional(validated / "metrics.json", {}),
         history=table(trained / "history.csv"),
         per_class=table(evaluated / "per_class.csv"),
-        confusion=table(evaluated / "confusion.csv"),
-        roc=table(evaluated / "roc.csv"),
-        pr=table(evaluated / "pr.csv"),
+        confusion=table(evaluated / (PIXELS if masked else "confusion.csv")),
+        roc=of_labels(evaluated / "roc.csv"),
+        pr=of_labels(evaluated / "pr.csv"),
         reliability=table(evaluated / "reliability.csv"),
         slices=table(evaluated / "slices.csv"),
         gallery=table(evaluated / "gallery.csv"),
-        explain=table(evaluated / "explain" / "explain.csv"),
+        explain=of_labels(evaluated / "explain" / "explain.csv"),
         quarantine=table(prepared / "quarantine.csv"),
         missing=missing,
+        masked=masked,
+        images=_rows(evaluated / "predictions.parquet"),
     )
+
+
+def _rows(path: Path) -> int | None:
+    """Rows of a Parquet file, from its footer."""
+    from pyarrow import ArrowException, parquet
+
+    if not path.exists():
+        return None
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except ArrowException as error:
+        raise ValueError(f"{path} is not a table ({error}): delete it and run `dvc repro`") from None
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -134,6 +160,7 @@ def read_table(path: Path) -> pd.DataFrame:
         "path",
         "reason",
         "label",
+        "weakest",
     )
     try:
         columns = list(pd.read_csv(path, nrows=0).columns)

@@ -70,16 +70,16 @@ def draw(found: Inputs, out: Path) -> dict[str, str]:
         best = found.summary.get("best_epoch")
         drawn["learning_curves"] = figures.learning_curves(found.history, best)
     if len(found.confusion):
-        drawn["confusion"] = figures.confusion_matrix(counts(found), classes)
+        drawn["confusion"] = figures.confusion_matrix(counts(found), classes, found.kind.confusion)
     if len(found.roc) and len(found.pr):
         order = classes
         if len(found.per_class):
             order = list(found.per_class.sort_values("f1", kind="stable")["class"])
         drawn["roc_pr"] = figures.roc_and_pr(found.roc, found.pr, order)
     if len(found.reliability):
-        drawn["reliability"] = figures.reliability(found.reliability)
+        drawn["reliability"] = figures.reliability(found.reliability, found.kind.unit)
     if len(found.per_class):
-        drawn["per_class"] = figures.per_class_bars(found.per_class)
+        drawn["per_class"] = figures.per_class_bars(found.per_class, found.kind.bars)
     if any(found.card.counts.get(split) for split in found.card.counts):
         drawn["class_balance"] = figures.class_balance(found.card.counts, classes)
     paths = {name: figures.save(figure, out / f"{name}.png") for name, figure in drawn.items()}
@@ -87,7 +87,7 @@ def draw(found: Inputs, out: Path) -> dict[str, str]:
 
 
 def counts(found: Inputs) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The confusion matrix (K, K) of confusion.csv, rows actual."""
+    """The confusion matrix (K, K) of confusion.csv, one row a sample, or of pixel_confusion.csv; rows actual."""
     place = {name: at for at, name in enumerate(found.card.classes)}
     unknown = (set(found.confusion["actual"]) | set(found.confusion["predicted"])) - set(place)
     if unknown:
@@ -96,7 +96,7 @@ def counts(found: Inputs) -> np.ndarray[Any, np.dtype[np.int64]]:
         )
     matrix = np.zeros((len(place), len(place)), dtype=np.int64)
     rows, columns = (found.confusion[side].map(place).to_numpy(dtype=np.int64) for side in ("actual", "predicted"))
-    np.add.at(matrix, (rows, columns), 1)
+    np.add.at(matrix, (rows, columns), found.confusion.get("pixels", 1))
     return matrix
 
 
@@ -142,11 +142,12 @@ def context(
         training_facts=words.training_facts(found),
         tiles=_tiles(found),
         scores=_score_rows(found),
-        classes=_class_rows(found.per_class),
+        classes=_class_rows(found),
         wide=WIDE_TABLE,
         confusions=_confusions(found) if len(found.confusion) else [],
-        slices=_slice_rows(found.slices),
-        gallery=_pictures(found.gallery, evaluated, evaluated / "gallery"),
+        slices=_slice_rows(found),
+        gallery=_pictures(found.gallery, evaluated, evaluated / "gallery", most_px=960 if found.masked else 360),
+        legend=_legend(found),
         explained=_pictures(found.explain, evaluated / "explain"),
         shipped=words.shipped(found),
         variants=words.variant_rows(found),
@@ -162,15 +163,16 @@ def _as_yaml(value: Any) -> str:
 def _tiles(found: Inputs) -> list[dict[str, str]]:
     """The figures at the top of the page."""
     tiles = []
-    for name in ("accuracy", "f1_macro", "auroc", "ece"):
+    for name in found.kind.tiles:
         if name in found.metrics:
             title, _, as_percent = words.METRICS[name]
             bounds = found.intervals.get(name)
             note = f"95 %: {words.interval(bounds, as_percent)}" if bounds else ""
             tiles.append({"title": title, "value": words.shown(found.metrics[name], as_percent), "note": note})
-    if "accuracy" in found.baseline:
+    if found.kind.lead in found.baseline:
         note = f"always “{found.baseline['class']}”"
-        tiles.append({"title": "Trivial answer", "value": words.percent(found.baseline["accuracy"]), "note": note})
+        value = words.percent(found.baseline[found.kind.lead])
+        tiles.append({"title": "Trivial answer", "value": value, "note": note})
     return tiles
 
 
@@ -182,7 +184,7 @@ def _score_rows(found: Inputs) -> list[dict[str, str]]:
             rows.append(
                 {
                     "title": title,
-                    "meaning": meaning,
+                    "meaning": found.kind.meanings.get(name, meaning),
                     "test": words.shown(found.metrics[name], as_percent),
                     "interval": words.interval(found.intervals.get(name), as_percent),
                     "val": words.shown(found.val_metrics.get(name), as_percent),
@@ -192,13 +194,14 @@ def _score_rows(found: Inputs) -> list[dict[str, str]]:
     return rows
 
 
-def _class_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+def _class_rows(found: Inputs) -> list[dict[str, Any]]:
     rows = []
-    for row in table.to_dict("records"):
-        cells = {"class": str(row["class"]), "support": f"{row['support']:,}", "predicted": f"{row['predicted']:,}"}
-        for kind in ("precision", "recall", "f1"):
-            cells[kind] = words.shown(row[kind], True)
-            cells[f"{kind}_interval"] = words.interval((row[f"{kind}_low"], row[f"{kind}_high"]), True)
+    for row in found.per_class.to_dict("records"):
+        cells: dict[str, Any] = {"class": str(row["class"])}
+        cells |= {"support": f"{row['support']:,}", "predicted": f"{row['predicted']:,}", "scores": []}
+        for kind, _ in found.kind.bars:
+            bounds = (row[f"{kind}_low"], row[f"{kind}_high"])
+            cells["scores"].append((words.shown(row[kind], True), words.interval(bounds, True)))
         rows.append(cells)
     return rows
 
@@ -227,34 +230,43 @@ def _confusions(found: Inputs) -> list[dict[str, Any]]:
     ]
 
 
-def _slice_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            "slice": row["slice"],
-            "value": row["value"],
-            "n": f"{row['n']:,}",
-            "accuracy": words.percent(row["accuracy"]),
-            "interval": words.interval((row["low"], row["high"]), True),
-            "f1_macro": words.percent(row["f1_macro"]),
-            "at": (
-                round(100 * row["low"], 2),
-                round(100 * (row["high"] - row["low"]), 2),
-                round(100 * row["accuracy"], 2),
-            ),
-        }
-        for row in table.to_dict("records")
-    ]
+def _slice_rows(found: Inputs) -> list[dict[str, Any]]:
+    rows, lead = [], found.kind.lead
+    for row in found.slices.to_dict("records"):
+        low, high = (row[end] if row[end] == row[end] else row[lead] for end in ("low", "high"))
+        rows.append(
+            {
+                "slice": row["slice"],
+                "value": row["value"],
+                "n": f"{row['n']:,}",
+                "lead": words.percent(row[lead]),
+                "interval": words.interval((row["low"], row["high"]), True),
+                "f1_macro": words.percent(row["f1_macro"]),
+                "at": (round(100 * low, 2), round(100 * (high - low), 2), round(100 * row[lead], 2)),
+            }
+        )
+    return rows
 
 
-def _pictures(table: pd.DataFrame, *folders: Path) -> list[dict[str, Any]]:
+def _pictures(table: pd.DataFrame, *folders: Path, most_px: int = 360) -> list[dict[str, Any]]:
     """The rows of a table of pictures, with those pictures that are there."""
     rows: list[dict[str, Any]] = []
     for row in table.to_dict("records"):
-        inside = [found for folder in folders if (found := picture(folder / str(row["file"]))) is not None]
+        inside = [found for folder in folders if (found := picture(folder / str(row["file"]), most_px)) is not None]
         suspected = str(row.get("suspected_label_error", False)) == "True"
         known = {str(name): value for name, value in row.items()}
         rows.append({**known, "picture": inside[0] if inside else None, "suspected": suspected})
     return rows
+
+
+def _legend(found: Inputs) -> list[dict[str, str]]:
+    """The colour of each class in the overlays, as CSS."""
+    if not found.masked:
+        return []
+    from stillframe.data.palette import colours
+
+    named = zip(found.card.classes, colours(), strict=False)
+    return [{"class": name, "colour": "#" + bytes(colour).hex()} for name, colour in named]
 
 
 def _refused(table: pd.DataFrame) -> list[dict[str, str]]:

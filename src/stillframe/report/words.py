@@ -6,7 +6,10 @@ from typing import Any
 
 from stillframe.report.inputs import Inputs
 
-METRICS = {  # name -> (title, meaning, shown as a percentage)
+METRICS = {  # name -> (title, meaning, shown as a percentage); `Kind.meanings` go before
+    "iou_macro": ("Mean IoU", "overlap of answer and truth as a share of both together, mean over the classes", True),
+    "iou_weighted": ("Weighted IoU", "the same, classes weighted by their pixels", True),
+    "boundary_f1": ("Boundary F1", "share of the contours that lie right, within 0.75 % of the image's diagonal", True),
     "accuracy": ("Accuracy", "share of images answered right", True),
     "balanced_accuracy": ("Balanced accuracy", "mean share found of each class: a rare class counts fully", True),
     "f1_macro": ("Macro F1", "balance of precision and recall, mean over the classes", True),
@@ -51,39 +54,45 @@ def duration(seconds: float) -> str:
 
 def headline(found: Inputs) -> str:
     """The result in one sentence."""
-    images, accuracy = test_images(found), found.metrics["accuracy"]
-    bounds = found.intervals.get("accuracy")
+    images, kind = test_images(found), found.kind
+    value, bounds = found.metrics[kind.lead], found.intervals.get(kind.lead)
     span = f" [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]" if bounds else ""
-    text = f"On {images:,} test images this model is right in {percent(accuracy)}{span} of cases"
-    if "class" in found.baseline:
-        text += (
-            f"; always answering “{found.baseline['class']}” would be right in "
-            f"{percent(float(found.baseline['accuracy']))}"
-        )
-    return text + "."
+    trivial = percent(float(found.baseline[kind.lead])) if "class" in found.baseline else ""
+    if found.masked:
+        text = f"On {images:,} test images this model's {kind.lead_title} is {percent(value)}{span}"
+        more = f"; answering “{found.baseline['class']}” everywhere would have {trivial}" if trivial else ""
+    else:
+        text = f"On {images:,} test images this model is right in {percent(value)}{span} of cases"
+        more = f"; always answering “{found.baseline['class']}” would be right in {trivial}" if trivial else ""
+    return f"{text}{more}."
 
 
 def title(found: Inputs) -> str:
     """The page's title."""
-    right = percent(found.metrics["accuracy"])
-    return f"{found.card.name}: {right} right on {test_images(found):,} test images"
+    value, images = percent(found.metrics[found.kind.lead]), f"{test_images(found):,} test images"
+    said = f"{found.kind.lead_title} {value}" if found.masked else f"{value} right"
+    return f"{found.card.name}: {said} on {images}"
 
 
 def test_images(found: Inputs) -> int:
     """Images in the test split."""
-    return sum(found.card.counts.get("test", {}).values())
+    return found.images if found.images is not None else sum(found.card.counts.get("test", {}).values())
 
 
 def judgement(found: Inputs) -> tuple[str, str]:
     """("good" | "doubt" | "bad", what the comparison with the trivial answer says)."""
-    if "accuracy" not in found.baseline:
+    lead = found.kind.lead
+    if lead not in found.baseline:
         return "doubt", "There is no baseline to compare with."
-    bounds = found.intervals.get("accuracy") or [found.metrics["accuracy"]] * 2
-    trivial = float(found.baseline["accuracy"])
-    wrong, trivial_wrong = 1 - found.metrics["accuracy"], 1 - trivial
+    bounds = found.intervals.get(lead) or [found.metrics[lead]] * 2
+    trivial = float(found.baseline[lead])
+    wrong, trivial_wrong = 1 - found.metrics["accuracy"], 1 - float(found.baseline["accuracy"])
     if bounds[0] > trivial:
-        share = f" It makes {percent(1 - wrong / trivial_wrong)} fewer errors than it." if trivial_wrong > 0 else ""
-        return "good", f"The model is better than the trivial answer, beyond chance.{share}"
+        fewer = f"{percent(1 - wrong / trivial_wrong)} fewer" if trivial_wrong > 0 else ""
+        more = f" It makes {fewer} errors than it." if fewer else ""
+        if found.masked:
+            more = f" It answers {fewer} pixels wrongly." if fewer and wrong < trivial_wrong else ""
+        return "good", f"The model is better than the trivial answer, beyond chance.{more}"
     if bounds[1] < trivial:
         return "bad", "The model is worse than always giving the same answer: do not use it."
     return "doubt", "It cannot be said that the model is better than always giving the same answer."

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from stillframe.data.store import SplitWriter
+from stillframe.config import Evaluate, Validate
+from stillframe.data.loader import Rows
+from stillframe.data.store import Split, SplitWriter
 from stillframe.data.tiles import cut, grid
-from stillframe.sample import IGNORE, Card
+from stillframe.review import base
+from stillframe.sample import IGNORE, Card, Prediction
 from tiny import picture
 
 CLASSES = ["ground", "tree", "road"]
 SIZE = 24  # px
+VALIDATE = Validate(batch_size=3, tta="none", calibrate=True, threshold="auto", bins=10, require={})
+CHOICES = {"temperature": 1.5, "threshold": None, "tta": "none", "bins": 10}
 
 
 def truth_of(image: np.ndarray, seed: int) -> np.ndarray:
@@ -62,3 +68,30 @@ def logits(image_BCHW: np.ndarray) -> np.ndarray:
     """A net that looks at one pixel at a time, wrong where a picture is reddish."""
     bright = image_BCHW.mean(1) + 0.5 * (image_BCHW[:, 0] - image_BCHW[:, 2])
     return np.stack([-abs(bright - centre) / 12 for centre in (60, 120, 180)], axis=1).astype(np.float32)
+
+
+class Made:
+    """Asks `logits` about a split as `fit.infer` asks a net, in as many parts as there would be processes."""
+
+    tta = "none"
+
+    def __init__(self, split, world=1, answer=logits):
+        self.split, self.world, self.answer = split, world, answer
+
+    def __call__(self, keep=None):
+        rows = Rows([self.split])
+        parts = []
+        for rank in range(self.world):
+            kept = keep.begin(rows.splits[0])
+            mine = keep.rows(rows.splits[0], rank, self.world)
+            for first in range(0, len(mine), 3):
+                batch = rows[0, mine[first : first + 3]]
+                said = torch.from_numpy(self.answer(batch.image_BCHW.numpy().astype(np.float32)))
+                kept.add(Prediction(said, batch.index_B), batch)
+            parts.append(kept.handed())
+        return keep.whole(parts, Split(self.split))
+
+
+def known_of(out, gallery=3, bootstrap=20):
+    section = Evaluate(batch_size=3, bootstrap=bootstrap, slices=["size"], gallery=gallery, explain=0)
+    return base.Tested(card(), CHOICES, 0, section, out)
