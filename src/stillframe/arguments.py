@@ -29,13 +29,20 @@ def _compose(command: ArgumentParser) -> None:
 
 
 def _predict(command: ArgumentParser) -> None:
-    patterns = "image files, folders, patterns such as 'in/**/*.png'"
+    patterns = "image files (videos, where the model answers clips), folders, patterns such as 'in/**/*.png'"
     command.add_argument("paths", nargs="+", metavar="PATH", help=patterns)
     command.add_argument("--model", help=MODEL)
     command.add_argument("--out", default="csv", help="csv, jsonl or parquet to stdout (csv), or a file that ends so")
     command.add_argument("--explain", action="store_true", help="heat maps into a folder beside the output file")
+    drawn = "of videos: copies with the answers drawn into them, into this folder"
+    command.add_argument("--annotate", type=Path, metavar="FOLDER", help=drawn)
+    cut = "of videos: seconds of a window; cuts all of them (without it: those longer than the model's clips)"
+    command.add_argument("--window", type=float, metavar="S", help=cut)
+    command.add_argument(
+        "--stride", type=float, metavar="S", help="of videos: seconds from window to window (--window)"
+    )
     command.add_argument("--strict", action="store_true", help="exit 1 when a file was refused")
-    command.add_argument("--batch", type=int, default=32, help="images at a time (32)")
+    command.add_argument("--batch", type=int, help="images or clips at a time (32 images, 4 clips)")
     command.add_argument("--threads", type=int, default=0, help="of the model, and that read; 0: all cores")
     command.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 

@@ -197,7 +197,7 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Answer images: files, folders, patterns."""
+    """Answer images, or videos: files, folders, patterns."""
     from stillframe.ship import predicting
 
     done = predicting.predict(
@@ -205,6 +205,9 @@ def predict(args: argparse.Namespace) -> int:
         model=args.model,
         out=args.out,
         explain=args.explain,
+        annotate=args.annotate,
+        window=args.window,
+        stride=args.stride,
         batch=args.batch,
         threads=args.threads,
         quiet=args.quiet,

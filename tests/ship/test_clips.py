@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stillframe.data.strip import GAP
 from stillframe.nets.build import Net, NetSpec
+from stillframe.nets.explain import explain
 from stillframe.ship.compress import halved, quantised
 from stillframe.ship.facts import Facts
 from stillframe.ship.graph import net_graph, save, whole
+from stillframe.ship.heat import heat_of, under_heat
 from stillframe.ship.model import Answers, Exported, shown, together
 
 FRAMES, SIZE = 5, 24
@@ -150,6 +153,20 @@ def test_smaller_numbers_of_a_recurrent_net_answer_nearly_the_same(
         save(whole(model, replace(FACTS, variant=name)), tmp_path / f"{name}.onnx")
         after = Exported(tmp_path / f"{name}.onnx", threads=1).batch(clips).probability_NK
         assert 0 < np.abs(after - before).max() <= far, name
+
+
+def test_heat_maps_of_a_clip_have_its_frames(recurrent: tuple[Net, Exported]) -> None:
+    net, file = recurrent
+    views = noise(3, FRAMES, 30, 24, 3)
+    picture, heat, method = heat_of(file, views, 1)
+    np.testing.assert_array_equal(picture, shown(views[1], FACTS))
+    assert heat.shape == (FRAMES, SIZE, SIZE) and method == "occlusion"
+    assert heat.min() >= 0 and heat.max() == 1 and len(np.unique(heat[0] - heat[-1])) > 1, "parts of the time differ"
+    image = torch.from_numpy(picture).movedim(-1, -3)[None]
+    (gradient,), method = explain(net, image, torch.tensor([1]))
+    assert gradient.shape == heat.shape and gradient.max() == 1 and method == "input gradient"
+    drawn = under_heat(picture, heat)
+    assert drawn.shape == (2 * SIZE, FRAMES * SIZE + (FRAMES - 1) * GAP, 3)
 
 
 def test_a_file_from_before_there_were_clips_answers_images() -> None:

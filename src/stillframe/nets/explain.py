@@ -69,27 +69,28 @@ def explain(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> tuple[NDArra
 
     Args:
         net: takes pictures (B, C, H, W) in 0..255 and gives logits (B, K); left in the mode it was in.
-        image_BCHW: uint8.
+        image_BCHW: uint8. Clips (B, T, C, H, W) are explained by the input gradient, each frame.
         class_B: class indices.
 
     Returns:
-        heat_BHW, float32 in 0..1 (all 0 where nothing speaks for the class), and the method's name.
+        heat_BHW (of clips BTHW), float32 in 0..1 (all 0 where nothing speaks for the class), and the method's name.
     """
     training = net.training
     net.eval()
     try:
         device = next(net.parameters()).device
-        layer = last_feature_map(net, image_BCHW[:1].to(device))
+        layer = last_feature_map(net, image_BCHW[:1].to(device)) if image_BCHW.ndim == 4 else None
         parts = []
-        for first in range(0, len(image_BCHW), BATCH):
-            image = image_BCHW[first : first + BATCH].to(device).float().requires_grad_()
-            target = class_B[first : first + BATCH].to(device)
+        at_once = max(1, BATCH // (image_BCHW.shape[1] if image_BCHW.ndim == 5 else 1))
+        for first in range(0, len(image_BCHW), at_once):
+            image = image_BCHW[first : first + at_once].to(device).float().requires_grad_()
+            target = class_B[first : first + at_once].to(device)
             with torch.enable_grad():
                 heat = _saliency(net, image, target) if layer is None else _grad_cam(net, layer, image, target)
             parts.append(heat.detach().float().cpu())
     finally:
         net.train(training)
-    heat_BHW = torch.cat(parts) if parts else torch.zeros((0, *image_BCHW.shape[-2:]))
+    heat_BHW = torch.cat(parts) if parts else torch.zeros((0, *image_BCHW.shape[1:-3], *image_BCHW.shape[-2:]))
     return _scaled(heat_BHW), INPUT_GRADIENT if layer is None else GRAD_CAM
 
 
@@ -103,19 +104,20 @@ def _grad_cam(net: nn.Module, layer: nn.Module, image_BCHW: Tensor, class_B: Ten
 
 
 def _saliency(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> Tensor:
-    """(B, H, W): the largest absolute gradient over the channels, averaged over a neighbourhood."""
+    """(B, H, W), of clips (B, T, H, W): the largest absolute gradient over the channels, averaged around each place."""
     from captum.attr import Saliency
 
-    gradient_BHW = Saliency(net).attribute(image_BCHW, class_B, abs=True).amax(1)
-    window = max(1, min(image_BCHW.shape[-2:]) // 16) * 2 + 1
+    gradient_BHW = Saliency(net).attribute(image_BCHW, class_B, abs=True).amax(-3)
+    height, width = gradient_BHW.shape[-2:]
+    window = max(1, min(height, width) // 16) * 2 + 1
     pooled = nn.functional.avg_pool2d(
-        gradient_BHW[:, None], window, stride=1, padding=window // 2, count_include_pad=False
+        gradient_BHW.reshape(-1, 1, height, width), window, stride=1, padding=window // 2, count_include_pad=False
     )
-    return pooled[:, 0]
+    return pooled.reshape(gradient_BHW.shape)
 
 
 def _scaled(heat_BHW: Tensor) -> NDArray[np.float32]:
     """Each map divided by its largest value."""
-    top = heat_BHW.amax((1, 2), keepdim=True) if len(heat_BHW) else heat_BHW
+    top = heat_BHW.amax(tuple(range(1, heat_BHW.ndim)), keepdim=True) if len(heat_BHW) else heat_BHW
     scaled = torch.where(top > 0, heat_BHW / top.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
     return np.asarray(scaled.clamp(0.0, 1.0).numpy(), dtype=np.float32)

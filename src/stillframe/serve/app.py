@@ -30,8 +30,8 @@ from stillframe.serve.service import Service
 
 PAGE = Path(__file__).parent / "page"
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -43,13 +43,14 @@ class HeatMap(BaseModel):
 
 
 class ImageFile(BaseModel):
-    """What the image's file was."""
+    """What the file of the image or video was."""
 
     format: str = Field(examples=["JPEG"])
     mode: str = Field(examples=["RGB"])
     width: int = Field(description="px")
     height: int = Field(description="px")
-    frames: int = Field(description="the first is used")
+    frames: int = Field(description="of an image the first is used; of a video 0 where its header does not say")
+    seconds: float | None = Field(description="of a video")
 
 
 class Prediction(BaseModel):
@@ -112,6 +113,7 @@ BODY = {
         },
     },
     "image/*": {"schema": IMAGE},
+    "video/*": {"schema": IMAGE},
 }
 FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal} for status in sorted(set(STATUS.values()) - {404, 405})
@@ -151,13 +153,16 @@ def _predictions(app: FastAPI, service: Service) -> None:
         openapi_extra={"requestBody": {"required": True, "content": BODY}},
     )
     async def predict(request: Request, explain: bool = Query(default=False, description="heat maps")) -> Response:
-        """Classes, calibrated probabilities and the decision of one or several images; one refused: none answered."""
+        """Classes, calibrated probabilities and the decision of one or several images; one refused: none answered.
+
+        A model that answers clips takes videos in their place.
+        """
         content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content == "multipart/form-data":
             sent = await bodies.multipart(request, most)
         elif content == "application/json":
             sent = await service.in_reader(bodies.of_json, await request.body(), most)
-        elif content.startswith("image/") or content == "application/octet-stream":
+        elif content.startswith(("image/", "video/")) or content == "application/octet-stream":
             sent = [bodies.Sent("body", await request.body())]
         else:
             raise Rejected("wrong type", f"content-type {content[:80]!r}: one of {bodies.TYPES} is expected")

@@ -1,7 +1,7 @@
-"""From a request's body to the bytes of its images; nothing is decoded here, and nothing is ever fetched.
+"""From a request's body to the bytes of its images or videos; nothing is decoded here, and nothing is ever fetched.
 
-Three kinds: multipart/form-data with files under any field names; application/json of the form `FORM`; image/* or
-application/octet-stream, where the body is the image.
+Three kinds: multipart/form-data with files under any field names; application/json of the form `FORM`; image/*, video/*
+or application/octet-stream, where the body is the image or video.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from stillframe.serve.refusing import Rejected
 
-TYPES = "multipart/form-data, application/json, image/* or application/octet-stream"
+TYPES = "multipart/form-data, application/json, image/*, video/* or application/octet-stream"
 FORM = '{"images": ["<base64>", {"name": "a.png", "data": "<base64>"}]}'
 LONGEST_NAME = 200
 

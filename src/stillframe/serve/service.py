@@ -1,4 +1,4 @@
-"""A model in service: bytes of images in, answers as they are sent out."""
+"""A model in service: bytes of images or videos in, answers as they are sent out."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillframe.data.decode import Pixels, Refused, decode, prepare
+from stillframe.data.decode import Picture, Pixels, Refused, decode
+from stillframe.data.strip import strip
 from stillframe.data.workers import cores
-from stillframe.nets.overlay import overlay
 from stillframe.serve.batching import Batcher, One
 from stillframe.serve.bodies import Sent
 from stillframe.serve.metrics import Metrics
 from stillframe.serve.refusing import Rejected
 from stillframe.serve.settings import Settings
-from stillframe.ship.heat import heat_of, png
-from stillframe.ship.model import Answers, Exported
+from stillframe.ship.films import judged, read_whole
+from stillframe.ship.found import Found
+from stillframe.ship.heat import heat_of, png, under_heat
+from stillframe.ship.model import Answers, Exported, shown
 
 if TYPE_CHECKING:
     from stillframe.ship.trained import Trained
@@ -34,8 +38,13 @@ if TYPE_CHECKING:
 class Read:
     """An image as the net is shown it, and what its file was."""
 
-    picture: Pixels  # uint8 (S, S, C)
+    picture: Pixels  # uint8 (S, S, C); of a video its views (V, T, S, S, C)
     file: dict[str, Any]
+
+
+def _file_of(picture: Picture, seconds: float | None = None) -> dict[str, Any]:
+    known = {name: getattr(picture, name) for name in ("format", "mode", "width", "height", "frames")}
+    return {**known, "seconds": seconds}
 
 
 class Service:
@@ -80,7 +89,7 @@ class Service:
     @property
     def description(self) -> dict[str, Any]:
         """All facts of the model, and the server's limits."""
-        limits = ("max_images", "max_body_mb", "max_requests", "max_explained", "timeout_s", "batch")
+        limits = ("max_images", "max_body_mb", "max_seconds", "max_requests", "max_explained", "timeout_s", "batch")
         own = {name: getattr(self.settings, name) for name in limits} | {"max_megapixels": self.max_megapixels}
         return {"model": {**asdict(self.facts), "digest": f"sha256:{self.digest}"}, "limits": own}
 
@@ -92,7 +101,8 @@ class Service:
     async def start(self) -> None:
         """Ask the model once with one and once with a whole batch, so that no request pays for its first call."""
         facts = self.facts
-        black = np.zeros((facts.size, facts.size, facts.channels), dtype=np.uint8)
+        picture = (facts.size, facts.size, facts.channels)
+        black = np.zeros(picture if facts.frames == 1 else (facts.frames, *picture), dtype=np.uint8)
         for images in (1, self.settings.batch):
             await asyncio.to_thread(self._answers, [black] * images)
         self.batcher.start()
@@ -152,9 +162,23 @@ class Service:
     def _read(self, content: bytes) -> Read:
         """By preprocessing's own rules (Refused: with the reason that quarantine.csv would have)."""
         facts = self.facts
+        if facts.frames > 1:
+            return self._read_video(content)
         picture = decode(content, min_px=facts.min_px, max_megapixels=self.max_megapixels)
-        about = {name: getattr(picture, name) for name in ("format", "mode", "width", "height", "frames")}
-        return Read(prepare(picture.image, facts.size, facts.resize, facts.channels), about)
+        return Read(shown(picture.image, facts), _file_of(picture))
+
+    def _read_video(self, content: bytes) -> Read:
+        """From a file: videos are sought in."""
+        most, limits = self.settings.max_seconds, replace(self.facts, max_megapixels=self.max_megapixels)
+        with NamedTemporaryFile(prefix="stillframe-") as file:
+            file.write(content)
+            file.flush()
+            about = judged(Found(file.name), limits)
+            if about.seconds > most:
+                long = f"{about.seconds:.1f} s, more than {most:g} (serve: max_seconds)"
+                raise Refused(f"too large: {long}; `stillframe predict` gives a long video a timeline")
+            picture = read_whole(Path(file.name), about, limits)
+        return Read(shown(picture.image, limits), _file_of(picture, round(about.seconds, 3)))
 
     def _answers(self, pictures: Sequence[Pixels]) -> Answers:
         with self._alone:
@@ -167,7 +191,8 @@ class Service:
         begun = time.perf_counter()
         with self._alone:
             picture, heat, method = heat_of(self.model, read.picture, said.decision)
-        under = overlay(picture, heat)[:, picture.shape[1] :]  # without the picture beside it
+        height, width = strip(picture).shape[:2]
+        under = under_heat(picture, heat)[-height:, -width:]  # without the picture beside it
         self.metrics.heat.observe(time.perf_counter() - begun)
         return {"method": method, "png": base64.b64encode(png(under)).decode()}
 

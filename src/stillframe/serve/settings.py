@@ -28,6 +28,7 @@ class Settings:
     max_body_mb: Annotated[float, Positive]
     max_images: Annotated[int, Field(ge=1)]
     max_megapixels: Annotated[float, Positive] | None
+    max_seconds: Annotated[float, Positive]
     max_requests: Annotated[int, Field(ge=1)]
     max_explained: Annotated[int, AtLeast0]
     timeout_s: Annotated[float, Positive]

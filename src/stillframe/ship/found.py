@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.data.sources import walk
+from stillframe.data.video import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +25,36 @@ class Found:
     problem: str = ""
 
 
-def find(paths: Iterable[str], ignored: Counter[str]) -> Iterator[Found]:
+def find(paths: Iterable[str], ignored: Counter[str], *, videos: bool = False) -> Iterator[Found]:
     """Files in the order of the arguments; inside folders and patterns by name.
 
-    A folder gives the files that are images by their ending or first bytes, at any depth; what it passes over is
-    counted in `ignored`. A file that is named is always taken: that it is no image is an answer. A name that is not
-    there is taken as a pattern (`*`, `?`, `[...]`, `**`); one that matches nothing is a problem.
+    A folder gives the files that are images (with `videos`: videos) by their ending or first bytes, at any depth; what
+    it passes over is counted in `ignored`. A file that is named is always taken: that it is no image is an
+    answer. A name that is not there is taken as a pattern (`*`, `?`, `[...]`, `**`); one that matches nothing is a
+    problem.
     """
     for text in paths:
         if Path(text).exists() or not glob.has_magic(text):
-            yield from _below(text, ignored)
+            yield from _below(text, ignored, videos)
             continue
         matches = sorted(glob.glob(text, recursive=True))
         for match in matches:
-            yield from _below(match, ignored)
+            yield from _below(match, ignored, videos)
         if not matches:
             yield Found(text, "unreadable: the pattern matches no file")
 
 
-def _below(text: str, ignored: Counter[str]) -> Iterator[Found]:
+def _below(text: str, ignored: Counter[str], videos: bool) -> Iterator[Found]:
     path = Path(text)
     if not path.is_dir():
         yield Found(text)
+        return
+    if videos:
+        for below in sorted(path.rglob("*")):
+            if below.suffix.lower() in VIDEO_SUFFIXES:
+                yield Found(str(below))
+            elif below.is_file():
+                ignored["not a video by name"] += 1
         return
     for inside, problem in walk(path, ".", ignored):
         yield Found(str(path / inside.removeprefix("./")), problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import Counter
@@ -13,23 +12,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stillframe.data.decode import Picture, Refused
 from stillframe.data.progress import bar
-from stillframe.data.reading import read_image
 from stillframe.data.workers import cores
-from stillframe.ship.found import Found, find
+from stillframe.ship.asked import asked_of, plain
+from stillframe.ship.films import Windows
 from stillframe.ship.heat import draw
 from stillframe.ship.opening import open_model
-from stillframe.ship.stream import answer_all
+from stillframe.ship.stream import Answered, answer_all
 from stillframe.ship.writing import format_of, row, sink
 
-BATCH = 32
 SHOWN = 5  # refused files that are named on stderr
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it: images answered, files refused, seconds."""
+    """What came of it: images (or videos and windows) answered, files refused, seconds."""
 
     answered: int
     refused: int
@@ -42,18 +39,25 @@ def predict(
     model: str | None = None,
     out: str = "csv",
     explain: bool = False,
-    batch: int = BATCH,
+    annotate: Path | None = None,
+    window: float | None = None,
+    stride: float | None = None,
+    batch: int | None = None,
     threads: int = 0,
     quiet: bool = False,
 ) -> Done:
-    """Answer images, in the order in which they are named.
+    """Answer images, or videos where the model answers clips, in the order in which they are named.
 
     Args:
         paths: files, folders, patterns.
         model: as of `open_model`.
         out: csv, jsonl or parquet for stdout, or a file name that ends so.
         explain: heat maps into a folder beside the output file.
-        batch: images asked at a time, at most.
+        annotate: of videos: a folder for copies with the answers drawn into them.
+        window: of videos: s, cuts every one into windows of so many seconds; None: those longer than what evaluate
+            looked at, into windows as long as the model's clips.
+        stride: of videos: s from one window's begin to the next; None: as long as a window.
+        batch: images or clips asked at a time, at most; None: 32 images, 4 clips.
         threads: of the model, and that read; 0: all cores.
         quiet: no progress bar, no summary.
 
@@ -61,45 +65,40 @@ def predict(
         FileNotFoundError: no such model.
         ValueError: nothing that looks like an image was found, or an argument does not fit.
     """
-    heat = _heat_folder(out, explain)
-    if batch < 1 or threads < 0:
+    heat, cut = _heat_folder(out, explain), Windows(window, stride)
+    if (batch is not None and batch < 1) or threads < 0:
         raise ValueError(f"--batch {batch} --threads {threads}: at least 1, and 0 or more")
     opened = open_model(model, threads=threads)
-    ignored: Counter[str] = Counter()
-    total = sum(1 for _ in find(paths, Counter()))
+    asked, ignored = asked_of(opened.facts, cut, annotate), Counter[str]()
+    total = asked.total(paths, quick=quiet)
     if not total:
-        raise ValueError(f"no images in {', '.join(paths)}")
-    begun, answered, bad = time.monotonic(), 0, 0
-    classes, refused = opened.facts.classes, list[str]()
-    shown = nullcontext(lambda count: None) if quiet else bar("predicting", total)
-    with sink(out, classes) as write, shown as advance:
-        stream = answer_all(find(paths, ignored), _reader(opened), opened, batch=batch, threads=threads or cores())
+        raise ValueError(f"no {asked.word} in {', '.join(paths)}")
+    begun, counts, refused = time.monotonic(), Counter[bool](), list[str]()
+    shown = nullcontext(lambda count: None) if quiet else bar(f"predicting, {asked.step}", total)
+    with sink(out, opened.facts.classes, asked.columns) as write, shown as advance:
+        names = asked.names(paths, ignored)
+        stream = answer_all(names, asked.read, opened, batch=batch or asked.batch, threads=threads or cores())
         for number, one in enumerate(stream):
-            answered += not one.reason
-            bad += bool(one.reason)
+            counts[bool(one.reason)] += 1
             if one.reason and len(refused) < SHOWN:
                 refused.append(f"  {one.name.path}: {one.reason}")
-            name = ""
-            if heat is not None and one.picture is not None:
-                name = f"{heat.name}/{number:06d}_{_plain(one.name.path)}.png"
-                draw(opened, one.picture.image, one.decision, heat.parent / name)
-            write(row(one, one.name.path, name, classes))
-            advance(1)
-    done = Done(answered, bad, time.monotonic() - begun)
+            name = _drawn(opened, one, number, heat)
+            write(row(one, one.name.path, name, opened.facts.classes) | asked.place(one.name))
+            advance(asked.answered(one))
+        asked.end()
+    done = Done(counts[False], counts[True], time.monotonic() - begun)
     if not quiet:
-        _say(done, refused, ignored)
+        _say(done, asked.unit, refused, ignored)
     return done
 
 
-def _reader(model: Any) -> Any:
-    facts = model.facts
-
-    def read(found: Found) -> Picture:
-        if found.problem:
-            raise Refused(found.problem)
-        return read_image(Path(found.path), min_px=facts.min_px, max_megapixels=facts.max_megapixels)
-
-    return read
+def _drawn(model: Any, one: Answered[Any], number: int, heat: Path | None) -> str:
+    """Draw a heat map where they are wanted; its file, relative to the output's folder, or ""."""
+    if heat is None or one.picture is None:
+        return ""
+    name = f"{heat.name}/{number:06d}_{plain(Path(one.name.path).name)}.png"
+    draw(model, one.picture.image, one.decision, heat.parent / name)
+    return name
 
 
 def _heat_folder(out: str, explain: bool) -> Path | None:
@@ -111,15 +110,10 @@ def _heat_folder(out: str, explain: bool) -> Path | None:
     return path.with_name(f"{path.stem}_heat")
 
 
-def _plain(path: str) -> str:
-    """A file's name as part of another's: letters, digits, dots and dashes."""
-    return re.sub(r"[^\w.-]+", "_", Path(path).name)[:80]
-
-
-def _say(done: Done, refused: list[str], ignored: Counter[str]) -> None:
+def _say(done: Done, unit: str, refused: list[str], ignored: Counter[str]) -> None:
     """The summary, on stderr."""
     rate = done.answered / max(done.seconds, 1e-9)
-    print(f"predict: {done.answered:,} images in {done.seconds:.1f} s ({rate:,.0f} images/s)", file=sys.stderr)
+    print(f"predict: {done.answered:,} {unit} in {done.seconds:.1f} s ({rate:,.0f} {unit}/s)", file=sys.stderr)
     if done.refused:
         more = [f"  and {done.refused - len(refused):,} more"] if done.refused > len(refused) else []
         print("\n".join(chain([f"refused: {done.refused:,}"], refused, more)), file=sys.stderr)
@@ -127,7 +121,9 @@ def _say(done: Done, refused: list[str], ignored: Counter[str]) -> None:
         print(f"passed over: {', '.join(f'{why} {count:,}' for why, count in ignored.items())}", file=sys.stderr)
 
 
-def rows(paths: list[str], model: Any, *, batch: int = BATCH, threads: int = 1) -> Iterator[dict[str, Any]]:
+def rows(paths: list[str], model: Any, *, batch: int | None = None, threads: int = 1) -> Iterator[dict[str, Any]]:
     """The rows of `predict` for an open model, without a file; for use from Python."""
-    for one in answer_all(find(paths, Counter()), _reader(model), model, batch=batch, threads=threads):
-        yield row(one, one.name.path, "", model.facts.classes)
+    asked = asked_of(model.facts, Windows(None, None), None)
+    names = asked.names(paths, Counter())
+    for one in answer_all(names, asked.read, model, batch=batch or asked.batch, threads=threads):
+        yield row(one, one.name.path, "", model.facts.classes) | asked.place(one.name)

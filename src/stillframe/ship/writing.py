@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,9 +21,9 @@ ROWS = 8192  # of a Parquet row group
 Write = Callable[[Answered[Any], str], None]
 
 
-def columns(classes: list[str]) -> list[str]:
-    """The columns of a table of predictions."""
-    return ["path", "predicted", "confidence", "reason", "heat", *(f"probability/{name}" for name in classes)]
+def columns(classes: list[str], more: Sequence[str] = ()) -> list[str]:
+    """The columns of a table of predictions; `more` of them, numbers, behind the path."""
+    return ["path", *more, "predicted", "confidence", "reason", "heat", *(f"probability/{name}" for name in classes)]
 
 
 def row(one: Answered[Any], path: str, heat: str, classes: list[str]) -> dict[str, Any]:
@@ -57,30 +57,31 @@ def format_of(out: str) -> tuple[str, Path | None]:
 
 
 @contextmanager
-def sink(out: str, classes: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def sink(out: str, classes: list[str], more: Sequence[str] = ()) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that takes the rows. A file is there whole at the end, or not at all."""
     kind, path = format_of(out)
+    names = columns(classes, more)
     if path is None:
-        with _writer(kind, sys.stdout.buffer, classes) as write:
+        with _writer(kind, sys.stdout.buffer, names) as write:
             yield write
         sys.stdout.flush()
         return
-    with replacing(path) as temporary, temporary.open("wb") as file, _writer(kind, file, classes) as write:
+    with replacing(path) as temporary, temporary.open("wb") as file, _writer(kind, file, names) as write:
         yield write
 
 
 @contextmanager
-def _writer(kind: str, file: IO[bytes], classes: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _writer(kind: str, file: IO[bytes], names: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
     if kind == "parquet":
-        with _parquet(file, classes) as write:
+        with _parquet(file, names) as write:
             yield write
         return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
     try:
         if kind == "jsonl":
-            yield lambda values: _json_line(text, values)
+            yield lambda values: _json_line(text, {name: values[name] for name in names})
         else:
-            table = csv.DictWriter(text, columns(classes), lineterminator="\n")
+            table = csv.DictWriter(text, names, lineterminator="\n")
             table.writeheader()
             yield table.writerow
         text.flush()
@@ -95,12 +96,12 @@ def _json_line(text: IO[str], values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _parquet(file: IO[bytes], classes: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _parquet(file: IO[bytes], names: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
     import pyarrow as pa
     from pyarrow import parquet
 
     words = ("path", "predicted", "reason", "heat")
-    schema = pa.schema([(name, pa.string() if name in words else pa.float32()) for name in columns(classes)])
+    schema = pa.schema([(name, pa.string() if name in words else pa.float32()) for name in names])
     waiting: list[dict[str, Any]] = []
     with parquet.ParquetWriter(file, schema) as writer:
 

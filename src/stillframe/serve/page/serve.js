@@ -6,7 +6,9 @@ const SHOWN = 20; // classes of one answer
 let key = sessionStorage.getItem("key") || "";
 let limits = { max_images: 1, max_explained: 1 };
 let rule = "";
+let things = "images"; // or videos, where the model answers clips
 let asked = 0;
+const playing = []; // addresses of videos on the page: read while they play
 
 const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
@@ -36,28 +38,38 @@ async function describe() {
   limits = said.limits;
   rule = model.threshold === null ? "" : `; ${model.classes[1]} is the answer from ${percent(model.threshold)} on`;
   find("locked").hidden = true;
+  things = model.frames > 1 ? "videos" : "images";
+  find("wanted").textContent = `Drop ${things} here`;
+  files.accept = model.frames > 1 ? "video/*,image/gif" : "image/*";
   find("title").textContent = model.classes.length <= 4 ? `${model.classes.join(" or ")}?` : `${model.classes.length} classes`;
   const run = model.run_id ? `, MLflow run ${model.run_id.slice(0, 8)}` : "";
   find("origin").textContent = `${model.net} (${model.variant}), trained on ${model.data}${run}, ${model.digest.slice(0, 19)}`;
   find("limits").textContent =
-    `up to ${limits.max_images} images, ${limits.max_body_mb} MB together, ${limits.max_megapixels} megapixels each`;
+    `up to ${limits.max_images} ${things}, ${limits.max_body_mb} MB together, ${limits.max_megapixels} megapixels each` +
+    (model.frames > 1 ? `, ${limits.max_seconds} s long` : "");
 }
 
 function show(file, one) {
   const made = find("answer").content.cloneNode(true);
   const get = (selector) => made.querySelector(selector);
-  const image = get("img.image");
+  const film = file.type.startsWith("video/");
+  const image = get(film ? "video.image" : "img.image");
+  get(film ? "img.image" : "video.image").remove();
+  image.hidden = false;
   image.src = URL.createObjectURL(file);
-  image.alt = one.name;
-  image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
+  image.title = one.name;
+  if (!film) image.alt = one.name;
+  if (film) playing.push(image.src);
+  else image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
   get("figcaption").textContent = one.name;
   get("h2").textContent = `${one.decision}, ${percent(one.probability)}`;
-  get(".file").textContent = `${one.file.format}, ${one.file.width} x ${one.file.height} px, ${one.file.mode}`;
+  get(".file").textContent = `${one.file.format}, ${one.file.width} x ${one.file.height} px, ${one.file.mode}` +
+    (one.file.seconds ? `, ${one.file.seconds} s` : "");
   if (one.heat_map) {
     const map = get(".map");
     map.hidden = false;
     map.querySelector("img").src = `data:image/png;base64,${one.heat_map.png}`;
-    map.querySelector("figcaption").textContent = `what speaks for it (${one.heat_map.method}), as the net saw the image`;
+    map.querySelector("figcaption").textContent = `what speaks for it (${one.heat_map.method}), as the net saw it`;
   }
   get("caption").textContent = `Calibrated probabilities${rule}`;
   const sorted = Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]);
@@ -84,12 +96,13 @@ async function predict(chosen) {
   for (const file of images) body.append("images", file, file.name || "pasted");
   const maps = explain.checked && images.length <= limits.max_explained;
   answers.replaceChildren();
-  say(images.length === 1 ? "asking ..." : `asking about ${images.length} images ...`);
+  for (const address of playing.splice(0)) URL.revokeObjectURL(address);
+  say(images.length === 1 ? "asking ..." : `asking about ${images.length} ${things} ...`);
   try {
     const said = await ask(`predict?explain=${maps}`, { method: "POST", body });
     if (own !== asked) return; // a later image was dropped meanwhile
     answers.replaceChildren(...said.predictions.map((one, at) => show(images[at], one)));
-    say(explain.checked && !maps ? `heat maps are made for up to ${limits.max_explained} images at a time` : "");
+    say(explain.checked && !maps ? `heat maps are made for up to ${limits.max_explained} ${things} at a time` : "");
   } catch (fault) {
     if (own === asked) say(fault instanceof TypeError ? "the server cannot be reached" : fault.message, true);
   }

@@ -1,0 +1,167 @@
+"""Videos on their way to a model that answers clips: a short one as evaluate asked about it, a long one in windows.
+
+A window has as many frames as a clip, evenly over its seconds. A long video is read once, in order; only the frames of
+one window are kept, as the net is shown them, so that memory does not grow with its length.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from stillframe.data.decode import Picture, Pixels, Refused
+from stillframe.data.video import VideoFacts, frames_at, probe, stream
+from stillframe.ship.facts import Facts
+from stillframe.ship.found import Found
+from stillframe.ship.model import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A video, or a window of it.
+
+    Attributes:
+        path: as of `Found`.
+        start: s from the first frame; None where nothing can be read.
+        end: s; None as `start`.
+        passed: s of the video that are done with this part.
+        read: gives its clip or views, or raises Refused.
+    """
+
+    path: str
+    start: float | None
+    end: float | None
+    passed: float
+    read: Callable[[], Picture]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a video is cut; None: by the length of the model's clips.
+
+    Attributes:
+        seconds: of a window; set: every video is cut.
+        stride: s from one begin to the next; rounded to whole frames.
+    """
+
+    seconds: float | None
+    stride: float | None
+
+    def __post_init__(self) -> None:
+        """ValueError: a length that is none."""
+        for name, value in (("--window", self.seconds), ("--stride", self.stride)):
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} {value:g}: seconds, more than 0")
+
+    def of(self, facts: Facts, seconds: float) -> tuple[float, float] | None:
+        """Length and stride of the windows of a video of some seconds, s; None: it is asked about as a whole.
+
+        As a whole where the clips that evaluate takes of a video see all of it.
+        """
+        length = self.seconds if self.seconds is not None else _clip_seconds(facts)
+        if length is None:
+            if self.stride is not None:
+                raise ValueError("--stride: this model's clips span a whole video (clip.fps null): give --window, too")
+            return None
+        if self.seconds is None and self.stride is None and seconds <= facts.views * length * 1.001:
+            return None
+        return length, self.stride if self.stride is not None else length
+
+
+def _clip_seconds(facts: Facts) -> float | None:
+    return None if facts.fps is None else facts.frames / facts.fps
+
+
+def parts(found: Iterable[Found], facts: Facts, cut: Windows) -> Iterator[Part]:
+    """The parts of all videos, in their order; of one that is refused midway those before, then one that says so."""
+    for one in found:
+        path, passed = Path(one.path), 0.0
+        try:
+            about = judged(one, facts)
+            windows = cut.of(facts, about.seconds)
+            if windows is None:
+                yield Part(one.path, 0.0, about.seconds, about.seconds, partial(read_whole, path, about, facts))
+                continue
+            for start, end, clip in windows_of(path, about, facts, *windows):
+                yield Part(one.path, start, end, end - passed, _known(Picture(clip, *_described(about))))
+                passed = end
+        except Refused as refusal:
+            yield Part(one.path, None, None, 0.0, _raising(refusal))
+
+
+def judged(one: Found, facts: Facts) -> VideoFacts:
+    """What a video is (Refused: it is not answered)."""
+    if one.problem:
+        raise Refused(one.problem)
+    try:
+        return probe(Path(one.path), min_px=facts.min_px, max_megapixels=facts.max_megapixels)
+    except OSError as error:
+        raise Refused(f"unreadable: {error.strerror or error}") from None
+
+
+def windows_of(
+    path: Path, about: VideoFacts, facts: Facts, length: float, stride: float
+) -> Iterator[tuple[float, float, Pixels]]:
+    """(start, end, clip) in order of time: s, s, uint8 (T, S, S, C) as the net is shown it.
+
+    The last window ends with the video. One longer than the video is as long as the video.
+
+    Args:
+        path: of the video.
+        about: from its probe.
+        facts: of the model.
+        length: s, of a window.
+        stride: s; at least one frame.
+
+    Raises:
+        Refused: a frame does not decode.
+    """
+    step, frames = min(length, about.seconds) / facts.frames, facts.frames
+    hop, most = max(1, round(stride / step)), facts.max_megapixels
+    held: deque[Pixels] = deque(maxlen=frames)
+    last, made, number, due, told = None, None, 0, frames, 0
+    for _, image in stream(path, 1 / step, start=step / 2, min_px=facts.min_px, max_megapixels=most):
+        if image is not last or made is None:
+            last, made = image, shown(image, facts)
+        held.append(made)
+        number += 1
+        if number == due:
+            yield (number - frames) * step, min(number * step, about.seconds), np.stack(held)
+            due, told = due + hop, number
+    if number > told:
+        held.extend([held[-1]] * (frames - len(held)))  # one frame too few by rounding
+        yield max(0.0, (number - frames) * step), about.seconds, np.stack(held)
+
+
+def read_whole(path: Path, about: VideoFacts, facts: Facts) -> Picture:
+    """The clips that evaluate takes of a video: (V, T, H, W, C), unprepared.
+
+    Raises:
+        Refused: a frame does not decode, or the file is gone.
+    """
+    at = (np.arange(facts.frames) + 0.5) / facts.frames * about.seconds
+    try:
+        clip = frames_at(path, at, min_px=facts.min_px, max_megapixels=facts.max_megapixels)
+    except OSError as error:
+        raise Refused(f"unreadable: {error.strerror or error}") from None
+    return Picture(clip[None], *_described(about), about.frames)
+
+
+def _described(about: VideoFacts) -> tuple[str, str, int, int]:
+    return "L" if about.channels == 1 else "RGB", about.format, about.width, about.height
+
+
+def _known(picture: Picture) -> Callable[[], Picture]:
+    return lambda: picture
+
+
+def _raising(refusal: Refused) -> Callable[[], Picture]:
+    def read() -> Picture:
+        raise refusal
+
+    return read

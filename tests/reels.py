@@ -1,0 +1,65 @@
+"""Made videos, and a model of clips that needs no training: it says how bright a clip is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from stillframe.ship.facts import Facts
+from stillframe.ship.model import Answers, shown, together, unfold
+
+FACTS = Facts(
+    task="classification",
+    classes=["dark", "bright"],
+    size=16,
+    channels=3,
+    resize="squash",
+    min_px=8,
+    max_megapixels=1.0,
+    tta="none",
+    temperature=1.0,
+    threshold=None,
+    net="brightness",
+    variant="made",
+    data="made",
+    data_hash="0" * 64,
+    run_id=None,
+    git_commit=None,
+    frames=4,
+    fps=4.0,
+    sampling="uniform",
+    views=1,
+)
+
+
+def film(path: Path, levels: Iterable[int], *, fps: int = 8, width: int = 48, height: int = 32) -> Path:
+    """An mp4 of gray frames, one a level."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for at, level in enumerate(levels):
+            frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), level, dtype=np.uint8), "rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+class Brightness:
+    """Answers as an exported file does: P(bright) is the mean level of the clip, of 255."""
+
+    def __init__(self, facts: Facts = FACTS) -> None:
+        self.facts = facts
+        self.largest = 0  # clips of one call
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Answers:
+        parts, of_N = unfold(images, self.facts.frames)
+        self.largest = max(self.largest, len(parts))
+        bright_N = np.array([shown(part, self.facts).mean() / 255 for part in parts])
+        probability_NK = np.stack([1 - bright_N, bright_N], axis=1).astype(np.float32)
+        return together(Answers(probability_NK, probability_NK.argmax(1)), of_N, self.facts.threshold)
