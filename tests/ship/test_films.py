@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from reels import FACTS, Brightness, film
 
+from reels import FACTS, Brightness, film
 from stillframe.cli import main
 from stillframe.data.video import frames_at, probe
 from stillframe.ship import predicting
