@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stillframe.data.store import SplitWriter
+from stillframe.sample import Card
 from tiny import picture
 
 CLASSES = ["ground", "square", "disc"]
@@ -56,3 +58,32 @@ def masked_folder(folder: Path, count: int = 12, **size: int) -> Path:
         Image.fromarray(image).save(folder / f"images/{number:02d}.png")
         Image.fromarray(mask).save(folder / f"masks/{number:02d}.png")
     return folder
+
+
+def write_scenes(folder: Path, sizes: dict[str, int], size: int = 32) -> Card:
+    """A prepared data set of scenes: a split each and card.json."""
+    counts: dict[str, dict[str, int]] = {}
+    pixels: dict[str, dict[str, int]] = {}
+    number = 0
+    for split, count in sizes.items():
+        meta: dict[str, Any] = {"height": size, "width": size, "channels": 3, "encoding": "raw", "masks": True}
+        masks = []
+        with SplitWriter(folder / split, **meta) as writer:
+            for _ in range(count):
+                image, mask = scene(number, size, size)
+                number += 1
+                masks.append(mask)
+                writer.write([_row(number, image, mask)])
+        counts[split] = {name: sum(bool((mask == at).any()) for mask in masks) for at, name in enumerate(CLASSES)}
+        pixels[split] = {name: sum(int((mask == at).sum()) for mask in masks) for at, name in enumerate(CLASSES)}
+    card = Card("scenes", CLASSES, counts, 3, size, size, [0.2] * 3, [0.25] * 3, [], "0" * 64, pixels=pixels)
+    card.write(folder / "card.json")
+    return card
+
+
+def _row(number: int, image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+    size = image.shape[0]
+    most = 1 + int(np.bincount(mask.ravel(), minlength=3)[1:].argmax())
+    named = {"id": f"{number}.png", "source_id": f"{number}.png", "group": str(number), "slices": "{}"}
+    source = {"source_width": size, "source_height": size, "source_mode": "RGB"}
+    return {**named, **source, "label": most, "weight": 1.0, "image": image.tobytes(), "mask": mask.tobytes()}

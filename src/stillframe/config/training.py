@@ -9,12 +9,15 @@ from pydantic.dataclasses import dataclass
 
 from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
 
+LOSSES = r"^(cross_entropy|focal|dice|lovasz)(\+(cross_entropy|focal|dice|lovasz))*$"
+
 
 @dataclass(frozen=True, config=STRICT)
 class Model:
     """Section `model`: which net, from which weights, which part of it learns."""
 
-    name: str  # "plain_cnn", "textbook_cnn", or any timm model
+    name: str  # "plain_cnn", "textbook_cnn", any timm model; for masks "unet" or "deeplabv3plus"
+    encoder: str | None  # of a net for masks: any timm model with feature maps; null: for the others
     weights: str | None  # null, "hub", "package:<module>/<file>", or a path to .safetensors or .pth
     drop_rate: Annotated[float, Fraction]
     drop_path_rate: Annotated[float, Fraction]
@@ -51,7 +54,7 @@ class Optim:
     momentum: Annotated[float, Fraction]  # of SGD and its kin; others ignore it
     layer_decay: float | None  # each layer learns at this share of the rate of the one above it; null: all alike
     schedule: Schedule
-    loss: Literal["cross_entropy", "focal"]
+    loss: Annotated[str, Field(pattern=LOSSES)]  # for masks also "dice" and "lovasz", and sums: "cross_entropy+dice"
     focal_gamma: Annotated[float, Field(ge=0.0)]
     label_smoothing: Annotated[float, Fraction]
     class_weights: Literal["none", "balanced"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillframe.config import Model, nearest
+from stillframe.nets import maps as maps_of
 from stillframe.nets import weights
 from stillframe.nets.plain import PlainCNN, TextbookCNN
 
@@ -28,6 +29,7 @@ class NetSpec:
     std: list[float]
     drop_rate: float
     drop_path_rate: float
+    encoder: str | None = None  # of a net that answers for each pixel
 
 
 class Net(nn.Module):
@@ -73,7 +75,7 @@ class Net(nn.Module):
         return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits (B, K) of pictures (B, C, H, W), uint8 or float in 0..255."""
+        """Logits (B, K), or (B, K, H, W) of a net for masks, of pictures (B, C, H, W), uint8 or float in 0..255."""
         logits: Tensor = self.backbone(self.normalise(image_BCHW))
         return logits.float()
 
@@ -125,13 +127,23 @@ def _in_pieces(rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return out
 
 
-def backbone(spec: NetSpec, pretrained: bool = False) -> nn.Module:
-    """The net without normalisation.
+def backbone(spec: NetSpec, pretrained: bool | str = False) -> nn.Module:
+    """The net without normalisation; `pretrained` also takes a file of weights for an encoder.
 
     Raises:
         ValueError: no such model in timm or here; names the nearest one.
     """
     inputs = len(spec.mean)
+    if spec.encoder is not None:
+        return maps_of.build(
+            spec.name,
+            spec.encoder,
+            classes=spec.classes,
+            channels=inputs,
+            drop_rate=spec.drop_rate,
+            drop_path_rate=spec.drop_path_rate,
+            pretrained=pretrained,
+        )
     if spec.name == "plain_cnn":
         return PlainCNN(inputs, spec.classes, spec.drop_rate)
     if spec.name == "textbook_cnn":
@@ -162,10 +174,11 @@ def _statistics(model: Model, channels: int, mean: list[float], std: list[float]
         return mean, [max(value, 1e-3) for value in std]  # a constant image has no deviation to divide by
     import timm
 
-    name = model.name.split(".")[0]
-    if not timm.is_model(name):
-        raise ValueError(f"model.name = {model.name!r}: {nearest(model.name, [*OWN, *timm.list_models()])}")
-    settings = timm.get_pretrained_cfg(model.name)
+    whole = model.encoder or model.name
+    if not timm.is_model(whole.split(".")[0]):
+        key = "model.encoder" if model.encoder else "model.name"
+        raise ValueError(f"{key} = {whole!r}: {nearest(whole, [*OWN, *timm.list_models()])}")
+    settings = timm.get_pretrained_cfg(whole)
     return list(settings.mean), list(settings.std)
 
 
@@ -182,16 +195,32 @@ def _quiet_head(inner: nn.Module) -> None:
         nn.init.zeros_(head.bias)
 
 
-def create(model: Model, *, classes: int, channels: int, image_size: int, mean: list[float], std: list[float]) -> Net:
+def create(
+    model: Model,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    mean: list[float],
+    std: list[float],
+    maps: bool = False,
+) -> Net:
     """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
+
+    With `maps` it answers for each pixel; pretrained weights are those of its encoder.
 
     Raises:
         ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
     """
+    maps_of.check(model, image_size, maps=maps)
     mean, std = _statistics(model, channels, mean, std)
-    spec = NetSpec(model.name, classes, channels, image_size, mean, std, model.drop_rate, model.drop_path_rate)
-    inner = backbone(spec, pretrained=model.weights == "hub")
-    if model.weights is not None and model.weights != "hub":
+    rates = (model.drop_rate, model.drop_path_rate)
+    spec = NetSpec(model.name, classes, channels, image_size, mean, std, *rates, model.encoder)
+    if maps:
+        inner = backbone(spec, pretrained=True if model.weights == "hub" else model.weights or False)
+    else:
+        inner = backbone(spec, pretrained=model.weights == "hub")
+    if not maps and model.weights is not None and model.weights != "hub":
         weights.load_pretrained(inner, weights.locate(model.weights))
     if model.weights is not None:
         _quiet_head(inner)

@@ -1,10 +1,10 @@
 """Tasks: what is learned. One file a task; `TASKS` is the only place that knows them all."""
 
 from stillframe.config import nearest
-from stillframe.tasks import classification
+from stillframe.tasks import classification, segmentation
 from stillframe.tasks.base import Task
 
-TASKS: dict[str, Task] = {"classification": classification.TASK}
+TASKS: dict[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
 
 
 def find(name: str) -> Task:

@@ -42,7 +42,12 @@ def make_loss(optim: Optim, card: Card) -> Loss:
     """Cross-entropy or focal loss (Lin et al. 2017) with label smoothing, class weights and sample weights.
 
     The result is the mean over the batch, weighted by the samples' weights.
+
+    Raises:
+        ValueError: a loss of masks.
     """
+    if optim.loss not in ("cross_entropy", "focal"):
+        raise ValueError(f"optim.loss = {optim.loss!r} is for masks: labels have cross_entropy and focal")
     weight_K = class_weight_K(optim, card)
     smoothing, classes = optim.label_smoothing, len(card.classes)
 

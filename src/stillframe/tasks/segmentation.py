@@ -1,0 +1,185 @@
+"""Semantic segmentation: one class a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stillframe.config import Distill, Model, Optim
+from stillframe.measure.segmentation import check_metric, mask_scores
+from stillframe.nets import build, map_losses
+from stillframe.nets.build import Net
+from stillframe.nets.views import turned_back, views
+from stillframe.sample import IGNORE, Batch, Card, Prediction
+from stillframe.tasks.base import Loss, Tally, Task
+
+
+def build_net(model: Model, card: Card) -> Net:
+    """A fresh net with one logit a class and pixel (ValueError: no net for masks, weights that do not fit).
+
+    Raises:
+        ValueError: the data has no masks; or as `nets.build.create`.
+    """
+    if not card.pixels:
+        raise ValueError(f"{card.name} has no masks, which segmentation learns from: prepare it with data.masks")
+    return build.create(
+        model,
+        classes=len(card.classes),
+        channels=card.channels,
+        image_size=card.height,
+        mean=card.mean,
+        std=card.std,
+        maps=True,
+    )
+
+
+def class_weight_K(optim: Optim, card: Card) -> Tensor | None:
+    """Pixels / (K * pixels of the class) of the train split, "balanced"; None when optim.class_weights is none."""
+    if optim.class_weights == "none":
+        return None
+    count_K = np.array([card.pixels["train"][name] for name in card.classes], dtype=np.float64)
+    return torch.tensor(count_K.sum() / (len(count_K) * np.maximum(count_K, 1.0)), dtype=torch.float32)
+
+
+def make_loss(optim: Optim, card: Card) -> Loss:
+    """The losses of `optim.loss`, summed: see `nets.map_losses`.
+
+    Raises:
+        ValueError: mixup, which would make pixels of two classes.
+    """
+    if optim.mixup:
+        raise ValueError(f"optim.mixup = {optim.mixup:g}: a pixel has one class; use optim.cutmix, or set it to 0")
+    whole = map_losses.summed(optim, class_weight_K(optim, card))
+
+    def loss(logits_BKHW: Tensor, batch: Batch) -> Tensor:
+        return whole(logits_BKHW.float(), _mask(batch), batch.weight_B)
+
+    return loss
+
+
+def _mask(batch: Batch) -> Tensor:
+    assert batch.mask_BHW is not None, "build_net refuses data without masks"
+    return batch.mask_BHW
+
+
+def distilled(loss: Loss, teacher: Net, distill: Distill) -> Loss:
+    """A part of the loss is a pixel's distance from a teacher's probabilities (Hinton, Vinyals and Dean 2015).
+
+    (1 - weight) * loss + weight * T^2 * KL(teacher || student), both at temperature T, over the pixels that count.
+
+    Args:
+        loss: from the masks.
+        teacher: a trained net for the same classes; moved to the batch's device, and left as it is otherwise.
+        distill: temperature and weight.
+    """
+    heat, share = distill.temperature, distill.weight
+    teacher.eval().requires_grad_(False)
+
+    def both(logits_BKHW: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            wanted = functional.log_softmax(teacher.to(logits_BKHW.device)(batch.image_BCHW) / heat, dim=1)
+        said = functional.log_softmax(logits_BKHW.float() / heat, dim=1)
+        apart_BHW = functional.kl_div(said, wanted, reduction="none", log_target=True).sum(1)
+        counted = (_mask(batch) != IGNORE) * batch.weight_B[:, None, None]
+        apart = (apart_BHW * counted).sum() / counted.sum().clamp_min(1e-12)
+        return (1 - share) * loss(logits_BKHW, batch) + share * heat**2 * apart
+
+    return both
+
+
+def mix(optim: Optim, card: Card, batch: Batch) -> Batch:
+    """CutMix (Yun et al. 2019) on images and masks: a box of each sample comes from the one before it in the batch.
+
+    The box takes a share 1 - lambda of the picture, lambda drawn from Beta(cutmix, cutmix), by torch's generator.
+    """
+    if not optim.cutmix or len(batch.target_B) < 2:
+        return batch
+    height, width = batch.image_BCHW.shape[-2:]
+    alpha = torch.tensor(optim.cutmix)
+    kept = float(torch.distributions.Beta(alpha, alpha).sample())
+    half_y, half_x = (int(0.5 * (1 - kept) ** 0.5 * side) for side in (height, width))
+    y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
+    rows, columns = slice(max(0, y - half_y), y + half_y), slice(max(0, x - half_x), x + half_x)
+    image_BCHW, mask_BHW = batch.image_BCHW.clone(), _mask(batch).clone()
+    image_BCHW[..., rows, columns] = batch.image_BCHW.roll(1, 0)[..., rows, columns]
+    mask_BHW[:, rows, columns] = _mask(batch).roll(1, 0)[:, rows, columns]
+    return replace(batch, image_BCHW=image_BCHW, mask_BHW=mask_BHW)
+
+
+def step(net: Net, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
+    """Loss and prediction of a batch."""
+    logits_BKHW = net(batch.image_BCHW)
+    return loss(logits_BKHW, batch), Prediction(logits_BKHW, batch.index_B)
+
+
+@torch.no_grad()
+def predict(net: Net, batch: Batch, tta: str = "none") -> Prediction:
+    """What the net says of each pixel, (B, K, H, W); logits are averaged over the views of `tta`, turned back."""
+    said = torch.stack([net(view) for view in views(batch.image_BCHW, tta)])
+    return Prediction(turned_back(said, tta).mean(0), batch.index_B)
+
+
+class PixelTally:
+    """Confusion matrix of pixels and sum of losses, on the device; pixels of IGNORE are counted nowhere."""
+
+    def __init__(self, classes: list[str]) -> None:
+        self.classes = classes
+        self.reset()
+
+    def reset(self) -> None:
+        """Start the next epoch."""
+        self.total: Tensor | None = None
+        self.samples = 0
+
+    def restore(self, counts: Tensor) -> None:
+        """Go on from the counts of a half-done epoch."""
+        self.total, self.samples = counts[:-1].clone(), int(counts[-1])
+
+    def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
+        """Count one batch; rows of the matrix are true classes, columns predicted ones."""
+        size, samples, mask_BHW = len(self.classes), len(batch.target_B), _mask(batch).long()
+        cell = torch.add(prediction.logits_BK.detach().argmax(1), mask_BHW, alpha=size)
+        cell = torch.where(mask_BHW == IGNORE, size * size, cell)  # one cell more, for what is not counted
+        if self.total is None or self.total.device != cell.device:
+            start = torch.zeros(size * size + 1, dtype=torch.float64) if self.total is None else self.total
+            self.total = start.to(cell.device)
+        self.total[:-1] += torch.bincount(cell.flatten(), minlength=size * size + 1)[:-1]
+        self.total[-1:].add_(loss.detach(), alpha=samples)
+        self.samples += samples
+
+    def counts(self) -> Tensor:
+        """The matrix, the sum of losses, the number of samples: one float64 vector."""
+        if self.total is None:  # a rank without samples
+            return torch.zeros(len(self.classes) ** 2 + 2, dtype=torch.float64)
+        return torch.cat([self.total, self.total.new_tensor([float(self.samples)])])
+
+    def scores(self, counts: Tensor) -> dict[str, float]:
+        """`loss` and every score that a confusion matrix of pixels gives."""
+        matrix = counts[:-2].reshape(len(self.classes), -1).round().long().cpu().numpy()
+        samples = max(float(counts[-1]), 1.0)
+        return {"loss": float(counts[-2]) / samples, **mask_scores(matrix, self.classes)}
+
+
+def tally(card: Card) -> Tally:
+    """A fresh tally."""
+    return PixelTally(card.classes)
+
+
+TASK = Task(
+    answer="mask",
+    targets={"mask": "mask"},
+    build_net=build_net,
+    make_loss=make_loss,
+    distilled=distilled,
+    mix=mix,
+    step=step,
+    predict=predict,
+    views=views,
+    back=turned_back,
+    tally=tally,
+    check_metric=lambda name, card: check_metric(name, card.classes),
+)
