@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from stillframe.data.strip import GAP
 from stillframe.nets.build import Net, NetSpec
 from stillframe.nets.explain import explain
+from stillframe.report.heat import under_heat
 from stillframe.ship.compress import halved, quantised
 from stillframe.ship.facts import Facts
 from stillframe.ship.graph import net_graph, save, whole
-from stillframe.ship.heat import heat_of, under_heat
+from stillframe.ship.heat import heat_of
 from stillframe.ship.model import Answers, Exported, shown, together
 
 FRAMES, SIZE = 5, 24

@@ -9,20 +9,21 @@ import pandas as pd
 import torch
 
 from stillframe.data.store import Split
+from stillframe.data.strip import strip
 from stillframe.measure.tables import write_csv
 from stillframe.nets.build import Net
 from stillframe.nets.explain import explain
-from stillframe.nets.overlay import overlay
+from stillframe.report.heat import under_heat
 from stillframe.sample import Card
 
 
 def draw_gallery(gallery: pd.DataFrame, test: Path, out: Path) -> None:
-    """The pictures of the gallery, under the names of its column `file` (relative to `out`)."""
+    """The pictures of the gallery, under the names of its column `file` (relative to `out`); clips as strips."""
     split = Split(test)
     for file, index in zip(gallery["file"], gallery["index"], strict=True):
         path = out / str(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), split.images([int(index)])[0][..., ::-1])
+        cv2.imwrite(str(path), strip(split.images([int(index)])[0])[..., ::-1])
 
 
 def chosen_rows(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def draw_explanations(net: Net, predictions: pd.DataFrame, card: Card, test: Pat
         write_csv(out / "explain.csv", pd.DataFrame(columns=columns))
         return
     image_BHWC = Split(test).images(rows["index"].to_numpy())
-    image_BCHW = torch.from_numpy(image_BHWC).permute(0, 3, 1, 2)
+    image_BCHW = torch.from_numpy(image_BHWC).movedim(-1, -3)
     heat_BHW, method = explain(net, image_BCHW, torch.tensor(rows["predicted"].to_numpy(), dtype=torch.int64))
     listed = rows.assign(
         file=[f"{number:02d}.png" for number in range(len(rows))],
@@ -53,5 +54,5 @@ def draw_explanations(net: Net, predictions: pd.DataFrame, card: Card, test: Pat
         method=method,
     )
     for name, image_HWC, heat_HW in zip(listed["file"], image_BHWC, heat_BHW, strict=True):
-        cv2.imwrite(str(out / name), overlay(image_HWC, heat_HW)[..., ::-1])
+        cv2.imwrite(str(out / name), under_heat(image_HWC, heat_HW)[..., ::-1])
     write_csv(out / "explain.csv", listed[columns])

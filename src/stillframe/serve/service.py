@@ -20,6 +20,7 @@ import numpy as np
 from stillframe.data.decode import Picture, Pixels, Refused, decode
 from stillframe.data.strip import strip
 from stillframe.data.workers import cores
+from stillframe.report.heat import under_heat
 from stillframe.serve.batching import Batcher, One
 from stillframe.serve.bodies import Sent
 from stillframe.serve.metrics import Metrics
@@ -27,7 +28,7 @@ from stillframe.serve.refusing import Rejected
 from stillframe.serve.settings import Settings
 from stillframe.ship.films import judged, read_whole
 from stillframe.ship.found import Found
-from stillframe.ship.heat import heat_of, png, under_heat
+from stillframe.ship.heat import heat_of, png
 from stillframe.ship.model import Answers, Exported, shown
 
 if TYPE_CHECKING:

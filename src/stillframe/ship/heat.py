@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.data.decode import Pixels
-from stillframe.data.strip import strip
-from stillframe.nets.overlay import overlay
 from stillframe.paths import replacing
+from stillframe.report.heat import under_heat
 from stillframe.ship.model import Exported, shown
 
 OCCLUSION = "occlusion"
@@ -112,12 +111,6 @@ def heat_of(model: Any, image: Pixels, decision: int) -> tuple[Pixels, NDArray[n
     image_BCHW = torch.from_numpy(np.ascontiguousarray(np.moveaxis(picture, -1, -3)))[None]
     heat_BHW, method = explain(model.net, image_BCHW, torch.tensor([decision]))
     return picture, heat_BHW[0], method
-
-
-def under_heat(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """An image beside itself under its heat map; frames of a clip above themselves under theirs: uint8 RGB."""
-    row, warm = strip(picture), strip(heat[..., None], paper=0)[..., 0]
-    return overlay(row, warm, below=picture.ndim == 4)
 
 
 def draw(model: Any, image: Pixels, decision: int, path: Path) -> None:
