@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; later classes begin again
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#999999")
+LETTERS = 15  # px, at least
 LEAST_WIDTH = 320  # px; a smaller video is enlarged, so that the words can be read
 FPS = 25.0  # of a video that does not say its own
 TICKS = 90_000  # a second, of the written file's clock
@@ -69,13 +70,13 @@ def annotate(source: Path, told: Sequence[Told], facts: Facts, to: Path) -> None
     width, height = 2 * math.ceil(about.width * scale / 2), 2 * math.ceil(about.height * scale / 2)
     band = 2 * max(4, height // 36)  # px, of the timeline under the picture
     line = timeline(told, about.seconds, width, band)
-    turns = _turns(told)
+    turns, letters = _turns(told), max(LETTERS, height // 30)
     with replacing(to) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         film = _encoder(container, about.fps or FPS, width, height + band)
         for second, image in stream(source, about.fps or FPS, max_megapixels=facts.max_megapixels):
             one = told[int(np.searchsorted(turns, second))]
             picture, share = _fitted(image, scale, height, width), float(one.probability_K[one.decision])
-            _stamp(picture, label(facts.classes[one.decision], round(100 * share), one.decision))
+            _stamp(picture, label(facts.classes[one.decision], round(100 * share), one.decision, letters))
             frame = av.VideoFrame.from_ndarray(
                 np.concatenate([picture, _played(line, second / about.seconds)]), "rgb24"
             )
@@ -142,16 +143,22 @@ def _font(px: int) -> FreeTypeFont:
 
 
 @lru_cache(maxsize=1024)
-def label(name: str, percent: int, at: int) -> Pixels:
-    """The words of an answer on a dark ground with the class's colour beside them: uint8 (H, W, 3)."""
+def label(name: str, percent: int, at: int, px: int = LETTERS) -> Pixels:
+    """The words of an answer on a dark ground with the class's colour beside them: uint8 (H, W, 3).
+
+    Args:
+        name: of the class.
+        percent: its probability.
+        at: its index.
+        px: height of the letters.
+    """
     from PIL import Image, ImageDraw
 
-    font, text = _font(15), f"{' '.join(name.split())[:40]}  {percent} %"
-    wide = math.ceil(font.getlength(text))
-    ground = Image.new("RGB", (wide + 30, 26), (24, 26, 30))
+    font, text, edge = _font(px), f"{' '.join(name.split())[:40]}  {percent} %", px // 2 - 1
+    ground = Image.new("RGB", (math.ceil(font.getlength(text)) + px + 3 * edge, px + 2 * edge), (24, 26, 30))
     pen = ImageDraw.Draw(ground)
-    pen.rectangle((6, 6, 17, 19), fill=rgb(at))
-    pen.text((23, 4), text, (255, 255, 255), font)
+    pen.rectangle((edge, edge, edge + px - 2, edge + px - 2), fill=rgb(at))
+    pen.text((2 * edge + px, px // 2 + edge), text, (255, 255, 255), font, anchor="lm")
     return np.asarray(ground)
 
 
