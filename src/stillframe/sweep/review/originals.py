@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from stillframe.data.store import Split
+from stillframe.data.strip import strip
 from stillframe.paths import PREPARED, read_json
 from stillframe.report.inputs import Picture, data_uri
 from stillframe.sample import Card
@@ -21,6 +22,7 @@ from stillframe.sweep.snapshot import GitError, git
 from stillframe.sweep.store import Repeat, Sweep
 
 MOST_PX = 200  # longer side of a picture in the page
+STRIP_PX = 640  # width of the frames of a clip
 TINY_PX = 100  # below that the page enlarges without smoothing
 
 
@@ -59,12 +61,12 @@ def holds(folder: Path, rows: pd.DataFrame) -> Split | None:
         split = Split(folder / "val")
     except (OSError, ValueError):
         return None
-    here = split.table[["id", "label"]]
+    here = split.table[["source_id", "label"]]  # the id itself, but of several views of a video
     inside = len(rows) <= len(here) and bool((rows["index"] < len(here)).all())
     if not inside:
         return None
     same = here.iloc[rows["index"].to_numpy()]
-    agree = (same["id"].to_numpy() == rows.index.to_numpy()).all() and (same["label"].to_numpy() == rows["label"]).all()
+    agree = (same["source_id"] == rows.index.to_numpy()).all() and (same["label"].to_numpy() == rows["label"]).all()
     return split if agree else None
 
 
@@ -81,12 +83,13 @@ def class_names(folders: list[Path], classes: int) -> list[str]:
 
 
 def picture_of(split: Split, index: int) -> Picture:
-    """A prepared image for the page."""
+    """A prepared image for the page; of a clip its frames side by side."""
     from PIL import Image
 
-    image_HWC = split.images([index])[0]
+    prepared = split.images([index])[0]
+    image_HWC = strip(prepared)
     image = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[-1] == 1 else image_HWC)
-    image.thumbnail((MOST_PX, MOST_PX))
+    image.thumbnail((MOST_PX if prepared.ndim == 3 else STRIP_PX, MOST_PX))
     kind = "PNG" if min(image.size) < TINY_PX else "JPEG"
     buffer = io.BytesIO()
     image.save(buffer, kind)
