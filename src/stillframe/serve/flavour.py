@@ -31,7 +31,7 @@ from stillframe.ship.model import Exported
 
 CODE = Path(__file__).with_name("mlflow_model.py")
 SERVED = "stillframe_served"
-CARRIED = ("__init__", "data/__init__", "data/decode", "ship/__init__", "ship/facts", "ship/model")
+CARRIED = ("__init__", "paths", "sample", "data/__init__", "data/decode", "ship/__init__", "ship/facts", "ship/model")
 NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")
 FOLDER = "serving"  # among the artifacts of a run; below it one folder a file, by its digest
 
