@@ -74,6 +74,7 @@ class Made:
     """Asks `logits` about a split as `fit.infer` asks a net, in as many parts as there would be processes."""
 
     tta = "none"
+    batch_size = 3
 
     def __init__(self, split, world=1, answer=logits):
         self.split, self.world, self.answer = split, world, answer
@@ -84,8 +85,8 @@ class Made:
         for rank in range(self.world):
             kept = keep.begin(rows.splits[0])
             mine = keep.rows(rows.splits[0], rank, self.world)
-            for first in range(0, len(mine), 3):
-                batch = rows[0, mine[first : first + 3]]
+            for first in range(0, len(mine), self.batch_size):
+                batch = rows[0, mine[first : first + self.batch_size]]
                 said = torch.from_numpy(self.answer(batch.image_BCHW.numpy().astype(np.float32)))
                 kept.add(Prediction(said, batch.index_B), batch)
             parts.append(kept.handed())

@@ -73,3 +73,18 @@ def test_a_tile_that_is_missing_is_an_error():
     blend.add(np.zeros((1, 64, 64), dtype=np.float32), 0, 0)
     with pytest.raises(ValueError, match="2304 of 6400 px"):
         blend.whole()
+
+
+@pytest.mark.parametrize(("height", "width", "overlap"), [(100, 70, 0.25), (20, 90, 0.5), (33, 32, 0.0), (90, 10, 0.9)])
+def test_strips_are_the_blended_answer_from_above_to_below(height, width, overlap):
+    size = 32
+    rng = np.random.default_rng(0)
+    answers = {
+        place: rng.random((3, size, size), dtype=np.float32) for place in tiles.grid(height, width, size, overlap)
+    }
+    blend = tiles.Blend(3, height, width, size)
+    for (top, left), values in answers.items():
+        blend.add(values, top, left)
+    parts = list(tiles.strips(3, height, width, size, overlap, lambda row: np.stack([answers[place] for place in row])))
+    assert [top for top, _ in parts] == np.cumsum([0, *(part.shape[1] for _, part in parts[:-1])]).tolist()
+    np.testing.assert_allclose(np.concatenate([part for _, part in parts], axis=1), blend.whole(), atol=1e-6)

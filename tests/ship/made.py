@@ -19,6 +19,7 @@ from stillframe.nets.build import NetSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.sample import Card
 from stillframe.ship.facts import Facts
+from stillframe.ship.mask_shipping import shipment_of
 from stillframe.ship.shipping import Places, Shipment
 from stillframe.ship.trained import facts_of
 from stillframe.ship.variants import Workshop
@@ -91,4 +92,4 @@ def shipment(stages: Stages, section: Export = SECTION) -> Shipment:
     lesson = Lesson("classification", 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
     stages.exported.mkdir(parents=True, exist_ok=True)
     places = Places(stages.source, prepared / "test", stages.evaluated, stages.exported)
-    return Shipment(Workshop(stages.facts, section, stages.trained, lesson, seed=0), stages.data, places)
+    return shipment_of(Workshop(stages.facts, section, stages.trained, lesson, seed=0), stages.data, places)

@@ -112,8 +112,9 @@ def test_a_source_file_that_changed_is_named(shipped: Stages, tmp_path: Path) ->
     path.write_bytes(b"GIF89a of nothing")
     try:
         other = shipment(shipped)
+        other.begin()
         with pytest.raises(ValueError, match=rf"{path.name}: .*dvc repro preprocess"):
-            other.weigh(shipped.exported / "model.onnx", said, None)  # type: ignore[arg-type]
+            other.weigh([Exported(shipped.exported / "model.onnx", threads=1)])
     finally:
         path.write_bytes(content)
 

@@ -6,6 +6,7 @@ The only place for it: preprocessing, evaluation, the exported file's runner and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -89,3 +90,44 @@ class Blend:
             raise ValueError(f"{bare} of {self.weight_HW.size} px are covered by no tile: add all tiles of the grid")
         blended: Floats = self.sum_KHW / self.weight_HW
         return blended
+
+
+def strips(
+    values: int,
+    height: int,
+    width: int,
+    size: int,
+    overlap: float,
+    ask: Callable[[list[tuple[int, int]]], NDArray[Any]],
+) -> Iterator[tuple[int, Floats]]:
+    """The blended answer for a picture from above to below, each part as soon as no further tile covers it.
+
+    The same numbers as `Blend.whole` gives, in the memory of one row of tiles: for pictures of any height.
+
+    Args:
+        values: numbers a pixel, K.
+        height: of the picture, px.
+        width: of the picture, px.
+        size: side of the tiles, px.
+        overlap: as of `grid`.
+        ask: tiles of one row, as (top, left) -> their values (tiles, K, size, size).
+
+    Yields:
+        The first row of a part, and its values: float32 (K, rows, width).
+    """
+    tops = _starts(height, size, overlap)
+    places = [(top, left) for top in tops for left in _starts(width, size, overlap)]
+    above: Blend | None = None
+    for number, top in enumerate(tops):
+        blend = Blend(values, min(size, height - top), width, size)
+        if above is not None:
+            done = top - tops[number - 1]
+            begun = above.sum_KHW.shape[1] - done
+            blend.sum_KHW[:, :begun] = above.sum_KHW[:, done:]
+            blend.weight_HW[:begun] = above.weight_HW[done:]
+        row = [place for place in places if place[0] == top]
+        for (_, left), values_KHW in zip(row, ask(row), strict=True):
+            blend.add(values_KHW, 0, left)
+        done = tops[number + 1] - top if number + 1 < len(tops) else blend.sum_KHW.shape[1]
+        yield top, blend.sum_KHW[:, :done] / blend.weight_HW[:done]
+        above = blend

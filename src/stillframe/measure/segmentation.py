@@ -49,6 +49,13 @@ def pixel_confusion(truth_HW: ArrayLike, answer_HW: ArrayLike, classes: int) -> 
     return np.bincount(cell, minlength=classes * classes).reshape(classes, classes)
 
 
+def decide_pixels(probability_KHW: NDArray[Any], threshold: float | None = None) -> NDArray[np.uint8]:
+    """The answered class of each pixel (H, W): the most probable one, or of two class 1 from `threshold` on."""
+    if threshold is None:
+        return np.asarray(probability_KHW.argmax(0), dtype=np.uint8)
+    return np.asarray(probability_KHW[1] >= threshold, dtype=np.uint8)
+
+
 def pixel_rates(right: Any, actual: Any, answered: Any) -> dict[str, NDArray[np.float64]]:
     """Scores from pixels per class, arrays (..., K); the leading axes (pictures, resamples) are kept.
 

@@ -231,13 +231,18 @@ def shipped(found: Inputs) -> str:
     if not facts:
         return ""
     first = facts["variants"][0]
-    accuracy = percent(first["metrics"]["accuracy"])
+    lead = percent(first["metrics"][found.kind.lead])
+    of_model = percent(facts["model"]["metrics"][found.kind.lead])
     changed, images = first["changed_decisions"], facts["images"]
+    if found.masked:
+        said = f"{first['file']} has a mean IoU of {lead}, the model of {of_model}"
+        differ = f"{changed or 'no'} of {facts['pixels']:,} pixels differ{'s' if changed == 1 else ''}"
+    else:
+        said = f"{first['file']} is right in {lead} of cases, the model in {of_model}"
+        differ = f"{changed or 'no'} decision{'' if changed == 1 else 's'} differ{'s' if changed == 1 else ''}"
     return (
-        f"Asked about the {images:,} raw test files, {first['file']} is right in {accuracy} of cases, the model in "
-        f"{percent(facts['model']['metrics']['accuracy'])}. The largest difference of a probability is "
-        f"{first['max_probability_difference']:.1g} (at most {facts['bound']['probability']:g} is allowed); "
-        f"{changed or 'no'} decision{'' if changed == 1 else 's'} differ{'s' if changed == 1 else ''}."
+        f"Asked about the {images:,} raw test files, {said}. The largest difference of a probability is "
+        f"{first['max_probability_difference']:.1g} (at most {facts['bound']['probability']:g} is allowed); {differ}."
     )
 
 
@@ -252,8 +257,8 @@ def variant_rows(found: Inputs) -> list[dict[str, Any]]:
             "p50": f"{row['latency_ms_p50']:.1f}",
             "p99": f"{row['latency_ms_p99']:.1f}",
             "rate": f"{row['images_per_s']:,.0f}",
-            "accuracy": percent(row["metrics"]["accuracy"]),
-            "accuracy_interval": interval(row["intervals"].get("accuracy"), True),
+            "lead": percent(row["metrics"][found.kind.lead]),
+            "lead_interval": interval(row["intervals"].get(found.kind.lead), True),
             "f1": percent(row["metrics"]["f1_macro"]),
             "f1_interval": interval(row["intervals"].get("f1_macro"), True),
             "changed": f"{row['changed_decisions']:,}",

@@ -20,7 +20,7 @@ from stillframe.data.tiles import Blend
 from stillframe.fit.infer import Kept
 from stillframe.measure.pictures import picture_scores
 from stillframe.measure.scores import confidence_bins
-from stillframe.measure.segmentation import boundary_f1, pixel_confusion
+from stillframe.measure.segmentation import boundary_f1, decide_pixels, pixel_confusion
 from stillframe.sample import IGNORE, Batch, Prediction
 
 SAMPLED_ROWS = 256  # of the validation split, that pixels are sampled from
@@ -129,13 +129,6 @@ def numbered(split: Split) -> NDArray[np.int64]:
     return np.asarray(pd.factorize(split.table["origin"])[0], dtype=np.int64)
 
 
-def decided(probability_KHW: NDArray[np.floating[Any]], threshold: float | None) -> NDArray[np.uint8]:
-    """The answered class of each pixel: (H, W)."""
-    if threshold is None:
-        return np.asarray(probability_KHW.argmax(0), dtype=np.uint8)
-    return np.asarray(probability_KHW[1] >= threshold, dtype=np.uint8)
-
-
 def binned(confidence_P: NDArray[Any], right_P: NDArray[np.bool_], bins: int) -> list[float]:
     """Pixels, sums of confidence and right ones of each bin, one after the other: 3 * bins numbers."""
     bin_P = confidence_bins(confidence_P.astype(np.float64), bins)
@@ -192,7 +185,7 @@ class _Counting:
         before: NDArray[np.float64],
     ) -> None:
         keep, classes = self.keep, len(self.keep.classes)
-        answer_HW, counted = decided(probability_KHW, keep.threshold), truth_HW != IGNORE
+        answer_HW, counted = decide_pixels(probability_KHW, keep.threshold), truth_HW != IGNORE
         counts = pixel_confusion(truth_HW, answer_HW, classes).ravel()
         cell = np.flatnonzero(counts)
         top_HW = probability_KHW.max(0)

@@ -40,6 +40,11 @@ def answer_of(archive: Path, name: str) -> NDArray[np.uint8]:
         return np.asarray(Image.open(io.BytesIO(opened.read(name))), dtype=np.uint8)
 
 
+def truth_of(split: Split, row: int) -> NDArray[np.uint8]:
+    """The true mask (H, W) of the picture that a row is, or is a tile of."""
+    return picture_of(split, row)[1] if split.tiled else split.masks([row])[0]
+
+
 def picture_of(split: Split, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The prepared picture (H, W, C) that a row is, or is a tile of, and its true mask (H, W)."""
     if not split.tiled:

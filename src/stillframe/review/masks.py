@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stillframe.review.base import Choices, Review, Tested
 from stillframe.sample import Card
 
 MASKS = "masks.zip"
+AT_ONCE_PX = 1 << 21  # of the pictures asked at a time: 32 of 256 px, 8 of 512 px
 MIDNIGHT = (1980, 1, 1, 0, 0, 0)  # of all members: the same masks give the same file
 
 
@@ -25,7 +27,7 @@ def validate(asking: Asking, section: Validate, card: Card, out: Path) -> tuple[
     from stillframe.measure.mask_tables import write_validation
     from stillframe.review.mask_answers import SomePixels
 
-    choices = choose(asking(SomePixels()), section, card, asking.tta)
+    choices = choose(smaller(asking, card)(SomePixels()), section, card, asking.tta)
     predictions = _counted(asking, choices, card, masks=False).drop(columns="png", errors="ignore")
     predictions.to_parquet(out / "predictions.parquet", index=False)
     return write_validation(predictions, card, out), choices
@@ -53,10 +55,17 @@ def evaluate(asking: Asking, tested: Tested) -> dict[str, float]:
     return metrics
 
 
+def smaller(asking: Asking, card: Card) -> Asking:
+    """The same with fewer pictures at a time where they are large: batch sizes are set with small images in mind."""
+    most = max(1, AT_ONCE_PX // (card.height * card.width))
+    return replace(asking, batch_size=most) if asking.batch_size > most else asking
+
+
 def _counted(asking: Asking, choices: dict[str, Any], card: Card, *, masks: bool) -> pd.DataFrame:
     from stillframe.review.mask_answers import EachPicture
 
     threshold = choices["threshold"]
+    asking = smaller(asking, card)
     return asking(EachPicture(tuple(card.classes), choices["temperature"], threshold, choices["bins"], masks))
 
 

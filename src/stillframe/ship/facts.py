@@ -26,6 +26,9 @@ class Facts:
         fps: frames a second at which those of a clip are taken; None: spread over the whole video (and of images).
         sampling: how the frames of a clip are chosen, as `data.clip.sampling`; None of images.
         views: clips of a video whose logits are averaged, as in evaluate; 1 of images.
+        answer: what it answers: "label", a class; "mask", a class for each pixel.
+        overlap: least share of a side that the tiles of a large image have in common, as `data.masks.overlap`; None:
+            the whole image is resized.
         channels: 1 or 3, of these pictures; images of 1 and of 3 channels are taken.
         resize: squash, pad or crop.
         min_px: images with a shorter side below are not meant for it (`data.min_px`); refused by `predict`.
@@ -61,6 +64,8 @@ class Facts:
     fps: float | None = None
     sampling: str | None = None
     views: int = 1
+    answer: str = "label"
+    overlap: float | None = None
 
     def metadata(self) -> dict[str, str]:
         """As text by key, for the file."""

@@ -74,6 +74,7 @@ class Exported:
         Raises:
             ValueError: an array that is no image, or no clip of as many frames as the model takes.
         """
+        no_masks(self.facts)
         parts, of_N = unfold(images, self.facts.frames)
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for at, part in enumerate(parts):
@@ -86,9 +87,20 @@ class Exported:
         return together(Answers(probability_NK, decision_N), of_N, self.facts.threshold)
 
     def batch(self, image_NHWC: NDArray[np.uint8]) -> Answers:
-        """Answer images of one size, uint8 (N, H, W, C), or clips (N, T, H, W, C), in one call."""
+        """Answer images of one size, uint8 (N, H, W, C), or clips (N, T, H, W, C), in one call.
+
+        Of masks the probabilities are (N, K, S, S), the decisions (N, S, S): see `ship.masks`.
+        """
         probability_NK, decision_N = self.session.run(None, {INPUT: image_NHWC})
         return Answers(probability_NK, decision_N)
+
+
+def no_masks(facts: Facts) -> None:
+    """Refuse a model that answers masks where one class an image is wanted (ValueError)."""
+    if facts.answer != "label":
+        raise ValueError(
+            f"{facts.net} answers a class for each pixel: ask with stillframe.ship.masks.mask_of(file, image)"
+        )
 
 
 def check(image: Any, frames: int = 1) -> None:

@@ -84,14 +84,22 @@ def difference(said: Answers, model: Answers) -> dict[str, Any]:
     }
 
 
-def refusal(found: dict[str, Any], images: int, bound: Bound) -> str:
-    """Why the differences are more than the bound allows; "" when they are not."""
+def refusal(found: dict[str, Any], judged: dict[str, int], bound: Bound) -> str:
+    """Why the differences are more than the bound allows; "" when they are not.
+
+    Args:
+        found: a row of the table.
+        judged: what was compared; the last number is that of the decisions.
+        bound: `export.bound`.
+    """
     changed, largest = found["changed_decisions"], found["max_probability_difference"]
+    unit, count = list(judged.items())[-1]
+    what = "decisions" if unit == "images" else unit
     faults = []
     if largest > bound.probability:
         faults.append(f"the largest probability difference is {largest:.2g}, at most {bound.probability:g} is allowed")
-    if changed > bound.decisions * images:
-        faults.append(f"{changed} of {images:,} decisions differ, at most {bound.decisions:g} of them may")
+    if changed > bound.decisions * count:
+        faults.append(f"{changed} of {count:,} {what} differ, at most {bound.decisions:g} of them may")
     return "; ".join(faults)
 
 

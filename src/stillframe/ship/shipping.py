@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stillframe.config import Data
 from stillframe.data.reading import Originals
@@ -62,29 +63,56 @@ class Shipment:
         """What a file, or the net, says of source images."""
         return scoring.answers(file, self.originals, ids, batch=self.section.batch_size, threads=self.threads)
 
-    def weigh(self, path: Path, said: pd.DataFrame, model: Answers) -> dict[str, Any]:
-        """One row of the table: size, speed, scores over the raw test files, distance from the model."""
-        section, classes = self.section, self.facts.classes
-        file, label_N = Exported(path, threads=self.threads), said["label"].to_numpy(dtype=np.int64)
-        answers = self.ask(file, list(said["id"]))
-        image = self.originals(str(said["id"].iloc[0])).image
-        speed = scoring.speed(file, image, runs=section.latency_runs, batch=section.batch_size)
-        row = {
-            "name": path.stem,
-            "file": path.name,
-            "bytes": path.stat().st_size,
-            **asdict(speed),
-            "metrics": scoring.scores(label_N, answers.decision_N, classes),
-            "intervals": scoring.intervals(label_N, answers, classes, resamples=section.bootstrap, seed=self.shop.seed),
-            **scoring.difference(answers, model),
-        }
-        return row if self.section.choose != "smallest_within" else {**row, "validation": self.validate(file)}
+    def begin(self) -> None:
+        """Read what evaluate wrote (FileNotFoundError: it has not run)."""
+        self.said = scoring.model_answers(self.evaluated)
+        self.label_N, self.right = self.said["label"].to_numpy(dtype=np.int64), self.model(self.said)
+
+    def judged(self) -> dict[str, int]:
+        """How many answers were compared, for export.json; the last number is what `export.bound` is a share of."""
+        return {"images": len(self.said)}
+
+    def model_metrics(self) -> dict[str, float]:
+        """The model's scores, by evaluate's answers."""
+        return scoring.scores(self.label_N, self.said["predicted"].to_numpy(np.int64), self.facts.classes)
+
+    def weigh(self, files: list[Exported]) -> list[dict[str, Any]]:
+        """Of each file: scores over the raw test files, distance from the model."""
+        section, classes, rows = self.section, self.facts.classes, []
+        for file in files:
+            answers = self.ask(file, list(self.said["id"]))
+            options = {"resamples": section.bootstrap, "seed": self.shop.seed}
+            rows.append(
+                {
+                    "metrics": scoring.scores(self.label_N, answers.decision_N, classes),
+                    "intervals": scoring.intervals(self.label_N, answers, classes, **options),
+                    **scoring.difference(answers, self.right),
+                }
+            )
+        return rows
+
+    def example(self) -> NDArray[np.uint8]:
+        """A raw test image, of which the speed is measured."""
+        return self.originals(str(self.said["id"].iloc[0])).image
 
     def validate(self, file: Exported) -> dict[str, float]:
         """A file's scores over the raw validation files: what a choice between files may look at."""
         table = Split(self.shop.lesson.val).table
         answers = self.ask(file, list(table["id"]))
         return scoring.scores(table["label"].to_numpy(dtype=np.int64), answers.decision_N, self.facts.classes)
+
+    def _rows(self, paths: list[Path]) -> list[dict[str, Any]]:
+        """The rows of the table: size, speed, scores, distance from the model."""
+        section, image = self.section, self.example()
+        files = [Exported(path, threads=self.threads) for path in paths]
+        rows = []
+        for file, weighed in zip(files, self.weigh(files), strict=True):
+            path = file.path
+            speed = scoring.speed(file, image, runs=section.latency_runs, batch=section.batch_size)
+            facts = {"name": path.stem, "file": path.name, "bytes": path.stat().st_size}
+            row = {**facts, **asdict(speed), **weighed}
+            rows.append(row if section.choose != "smallest_within" else {**row, "validation": self.validate(file)})
+        return rows
 
     def ship(self) -> dict[str, Any]:
         """Make, weigh and choose; returns what export.json holds.
@@ -93,15 +121,14 @@ class Shipment:
             ValueError: the fp32 file's answers are further from the model's than `export.bound` allows; with the
                 numbers, which are in export.json too.
         """
-        said = scoring.model_answers(self.evaluated)
-        model, label_N = self.model(said), said["label"].to_numpy(dtype=np.int64)
-        rows = [self.weigh(path, said, model) for path in make(self.shop, self.out)]
+        self.begin()
+        rows = self._rows(make(self.shop, self.out))
         table: dict[str, Any] = {
             "chosen": choose(rows, self.section),
             "variants": rows,
-            "model": {"metrics": scoring.scores(label_N, said["predicted"].to_numpy(np.int64), self.facts.classes)},
+            "model": {"metrics": self.model_metrics()},
             "bound": asdict(self.section.bound),
-            "images": len(said),
+            **self.judged(),
             "threads": self.threads,
             "batch_size": self.section.batch_size,
         }
@@ -110,11 +137,12 @@ class Shipment:
         chosen["file"] = MODEL
         shutil.rmtree(self.out / "unpacked", ignore_errors=True)
         write_json(self.out / TABLE, table)
-        fault = scoring.refusal(rows[0], len(said), self.section.bound)
+        fault = scoring.refusal(rows[0], self.judged(), self.section.bound)
         if fault:
+            lead = next(iter(rows[0]["metrics"]))
             raise ValueError(
                 f"{self.out / rows[0]['file']} does not answer as the model does: {fault} (export.bound; "
-                f"accuracy of the file {rows[0]['metrics']['accuracy']:.4f}, of the model "
-                f"{table['model']['metrics']['accuracy']:.4f}; all numbers: {self.out / TABLE})"
+                f"{lead} of the file {rows[0]['metrics'][lead]:.4f}, of the model "
+                f"{table['model']['metrics'][lead]:.4f}; all numbers: {self.out / TABLE})"
             )
         return table

@@ -111,3 +111,33 @@ def _ask(
         out.append(Answered(name, "", one, said.probability_NK[answered], int(said.decision_N[answered])))
         answered += 1
     return out
+
+
+def read_all(
+    names: Iterable[Name], read: Callable[[Name], Picture], *, threads: int
+) -> Iterator[tuple[Name, Picture | str]]:
+    """Each name with its decoded image, or with the reason why there is none, in order; read ahead by threads.
+
+    For answers that are large: one image at a time is asked about. What waits is bounded in bytes of pixels.
+    """
+    waiting: deque[tuple[Name, Future[Picture]]] = deque()
+    source, largest = iter(names), 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        try:
+            while True:
+                ahead = max(1, min(2 * threads, WAITING_BYTES // largest))
+                for name in islice(source, max(0, ahead - len(waiting))):
+                    waiting.append((name, pool.submit(read, name)))
+                if not waiting:
+                    return
+                name, future = waiting.popleft()
+                try:
+                    picture = future.result()
+                except Refused as refusal:
+                    yield name, str(refusal)
+                    continue
+                largest = max(largest // 2, 1, picture.image.nbytes)
+                yield name, picture
+        finally:
+            for _, future in waiting:
+                future.cancel()

@@ -15,7 +15,7 @@ from stillframe.measure.calibrate import decide, softmax
 from stillframe.paths import read_json
 from stillframe.sample import Batch, Card
 from stillframe.ship.facts import Facts
-from stillframe.ship.model import Answers, shown, together, unfold
+from stillframe.ship.model import Answers, no_masks, shown, together, unfold
 from stillframe.tasks import find
 
 
@@ -49,6 +49,8 @@ def facts_of(trained: Path, validated: Path, card: Path, data: Data) -> Facts:
         data_hash=card_facts.split_hash,
         run_id=origin.get("run_id"),
         git_commit=origin.get("git_commit"),
+        answer=find(model["task"]).answer,
+        overlap=data.masks.overlap if data.masks is not None else None,
     )
 
 
@@ -68,12 +70,21 @@ class Trained:
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Answers:
         """Answer decoded images or clips of any sizes (ValueError: an array that is neither)."""
+        no_masks(self.facts)
+        parts, of_N = unfold(images, self.facts.frames)
+        return together(self.ask(parts), of_N, self.facts.threshold)
+
+    def batch(self, image_NHWC: NDArray[np.uint8]) -> Answers:
+        """Answer images of one size, as `Exported.batch`."""
+        return self.ask(list(image_NHWC))
+
+    def ask(self, parts: Sequence[NDArray[np.uint8]]) -> Answers:
+        """Answer images or clips, each by itself."""
         facts = self.facts
-        parts, of_N = unfold(images, facts.frames)
         pixels = torch.from_numpy(np.stack([shown(part, facts) for part in parts]))
         nothing = torch.zeros(len(parts), dtype=torch.int64)
         batch = Batch(pixels.movedim(-1, -3), nothing, torch.ones(len(parts)), nothing)
         logits_NK = self.task.predict(self.net, batch, facts.tta).logits_BK.numpy()
         probability_NK = softmax(logits_NK, facts.temperature)
         decision_N = decide(probability_NK, facts.threshold).astype(np.int64)
-        return together(Answers(probability_NK.astype(np.float32), decision_N), of_N, facts.threshold)
+        return Answers(probability_NK.astype(np.float32), decision_N)

@@ -17,16 +17,21 @@ def score(row: dict[str, Any], name: str) -> str:
     return f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else text
 
 
+TITLES = {"f1_macro": "macro F1", "iou_macro": "mean IoU"}
+
+
 def table_of(table: dict[str, Any]) -> str:
     """All variants, one a line, the chosen one marked; the model above them."""
-    head = ("variant", "size", "p50 ms", "p99 ms", "images/s", "accuracy", "macro F1", "largest dp", "changed")
     model = table["model"]["metrics"]
-    rows = [head, ("the model", "", "", "", "", f"{model['accuracy']:.4f}", f"{model['f1_macro']:.4f}", "", "")]
+    titles = [TITLES.get(name, name) for name in model]
+    head = ("variant", "size", "p50 ms", "p99 ms", "images/s", *titles, "largest dp", "changed")
+    rows = [head, ("the model", "", "", "", "", *(f"{value:.4f}" for value in model.values()), "", "")]
+    decisions = f"{table['pixels']:,} px" if "pixels" in table else f"{table['images']:,}"
     for row in table["variants"]:
         mark = " *" if row["name"] == table["chosen"] and len(table["variants"]) > 1 else ""
         speed = (f"{row['latency_ms_p50']:.1f}", f"{row['latency_ms_p99']:.1f}", f"{row['images_per_s']:,.0f}")
-        far = (f"{row['max_probability_difference']:.1e}", f"{row['changed_decisions']} of {table['images']:,}")
-        scores = (score(row, "accuracy"), score(row, "f1_macro"))
+        far = (f"{row['max_probability_difference']:.1e}", f"{row['changed_decisions']} of {decisions}")
+        scores = tuple(score(row, name) for name in model)
         rows.append((row["name"] + mark, size(row["bytes"]), *speed, *scores, *far))
     widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
     return "\n".join(

@@ -41,7 +41,8 @@ def run(
         ValueError: the net has no ONNX form, or the file's answers differ from the model's by more than `export.bound`.
     """
     from stillframe.fit.lesson import Lesson
-    from stillframe.ship.shipping import MODEL, Places, Shipment
+    from stillframe.ship.mask_shipping import shipment_of
+    from stillframe.ship.shipping import MODEL, Places
     from stillframe.ship.trained import facts_of
     from stillframe.ship.variants import Workshop
     from stillframe.ship.words import table_of
@@ -50,7 +51,7 @@ def run(
     facts, out = facts_of(trained, validated, card, data), fresh_folder(exported)
     shop = Workshop(facts, export, trained, lesson, seed)
     places = Places(source if source.exists() else raw, test, evaluated, out)
-    table = Shipment(shop, data, places).ship()
+    table = shipment_of(shop, data, places).ship()
     record(trained, tracking, table, out / MODEL)
     print(table_of(table))
     print(f"export: {out / MODEL} ({table['chosen']})")

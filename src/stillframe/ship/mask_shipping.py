@@ -1,0 +1,145 @@
+"""What files that answer masks are worth: asked about the raw test files beside the net itself, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stillframe.config import Data
+from stillframe.data.store import Split
+from stillframe.data.tiles import cut
+from stillframe.measure.pictures import Pictures, image_intervals
+from stillframe.measure.segmentation import mask_scores, pixel_confusion
+from stillframe.review.mask_answers import numbered
+from stillframe.review.mask_pictures import truth_of
+from stillframe.sample import IGNORE
+from stillframe.ship.masks import as_evaluated
+from stillframe.ship.model import Exported
+from stillframe.ship.scoring import DIGITS
+from stillframe.ship.shipping import Places, Shipment
+from stillframe.ship.stream import read_all
+from stillframe.ship.trained import Trained
+from stillframe.ship.variants import Workshop
+
+SHOWN = ("iou_macro", "f1_macro")  # scores of the table
+Part = tuple[int, NDArray[np.float32], NDArray[np.uint8]]
+
+
+@dataclass
+class Counted:
+    """What is counted of a file's masks, and of their distance from the model's.
+
+    Attributes:
+        cells: of each image, true class * K + answered class of those pairs that occur, and their pixels.
+        furthest: largest difference of a probability.
+        changed: pixels that are answered otherwise.
+    """
+
+    classes: int
+    cells: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list)
+    furthest: float = 0.0
+    changed: int = 0
+
+    def add(self, truth_HW: NDArray[np.uint8], said: Sequence[Part], model: Sequence[Part]) -> None:
+        """Count one image."""
+        total_KK = np.zeros((self.classes, self.classes), dtype=np.int64)
+        for (top, probability_KHW, answer_HW), (_, of_model_KHW, model_HW) in zip(said, model, strict=True):
+            truth = truth_HW[top : top + len(answer_HW), : answer_HW.shape[1]]
+            total_KK += pixel_confusion(truth, answer_HW, self.classes)
+            counted = truth != IGNORE
+            self.changed += int(((answer_HW != model_HW) & counted).sum())
+            self.furthest = max(self.furthest, float(np.abs(probability_KHW - of_model_KHW).max()))
+        cell = np.flatnonzero(total_KK)
+        self.cells.append((cell, total_KK.ravel()[cell]))
+
+    def pictures(self) -> Pictures:
+        """As counts of pictures, without contours and confidences."""
+        nothing = [np.zeros(3)] * len(self.cells)
+        table: dict[str, list[Any]] = {"bins": nothing, "bins_before": nothing}
+        table["cell"], table["pixels"] = [cell for cell, _ in self.cells], [pixels for _, pixels in self.cells]
+        table["boundary"] = [np.full(self.classes, np.nan)] * len(self.cells)
+        return Pictures.of(pd.DataFrame(table), self.classes)
+
+
+def scores(confusion_KK: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """`SHOWN`, as evaluate computes them."""
+    values = mask_scores(confusion_KK, classes)
+    return {name: round(values[name], DIGITS) for name in SHOWN}
+
+
+class MaskShipment(Shipment):
+    """One trained model that answers masks, on its way into files; held against the net over the raw test files."""
+
+    def begin(self) -> None:
+        """Read evaluate's counts (FileNotFoundError: it has not run)."""
+        path = self.evaluated / "predictions.parquet"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: run `dvc repro evaluate`")
+        self.said = pd.read_parquet(path, columns=["index", "id", "cell", "pixels", "boundary", "bins", "bins_before"])
+        self.confusion_KK = Pictures.of(self.said, len(self.facts.classes)).confusion_KK
+
+    def judged(self) -> dict[str, int]:
+        """Images, and pixels that are counted."""
+        return {"images": len(self.said), "pixels": int(self.confusion_KK.sum())}
+
+    def model_metrics(self) -> dict[str, float]:
+        """The model's scores over the prepared test images: evaluate's own."""
+        return scores(self.confusion_KK, self.facts.classes)
+
+    def weigh(self, files: list[Exported]) -> list[dict[str, Any]]:
+        """Of each file: scores over the raw test files, distance from the net itself; every image is read once."""
+        classes, split = self.facts.classes, Split(self.test)
+        model = Trained(self.shop.trained, self.facts, threads=self.threads)
+        counted = [Counted(len(classes)) for _ in files]
+        for row, image in zip(self.said["index"].tolist(), self._images(list(self.said["id"])), strict=True):
+            truth_HW, right = truth_of(split, row), list(as_evaluated(model, image))
+            for file, count in zip(files, counted, strict=True):
+                count.add(truth_HW, list(as_evaluated(file, image)), right)
+        return [self._row(count) for count in counted]
+
+    def _row(self, count: Counted) -> dict[str, Any]:
+        pictures, classes = count.pictures(), self.facts.classes
+        found = image_intervals(pictures, classes, resamples=self.section.bootstrap, seed=self.shop.seed)
+        return {
+            "metrics": scores(pictures.confusion_KK, classes),
+            "intervals": {name: [round(bound, DIGITS) for bound in found[name]] for name in SHOWN if name in found},
+            "max_probability_difference": count.furthest,
+            "changed_decisions": count.changed,
+        }
+
+    def example(self) -> NDArray[np.uint8]:
+        """A raw test image; of images that are cut into tiles the first tile."""
+        image, size = super().example(), self.facts.size
+        return image if self.facts.overlap is None else cut(image, 0, 0, size, 0)
+
+    def validate(self, file: Exported) -> dict[str, float]:
+        """A file's scores over the raw validation files."""
+        split, count = Split(self.shop.lesson.val), Counted(len(self.facts.classes))
+        first = np.unique(numbered(split), return_index=True)[1]
+        ids = list(split.table["origin" if split.tiled else "id"].iloc[first])
+        for row, image in zip(first.tolist(), self._images(ids), strict=True):
+            said = list(as_evaluated(file, image))
+            count.add(truth_of(split, row), said, said)
+        return scores(count.pictures().confusion_KK, self.facts.classes)
+
+    def _images(self, ids: list[str]) -> Iterator[NDArray[np.uint8]]:
+        """The decoded raw images (ValueError: one cannot be read any more)."""
+        for name, picture in read_all(ids, self.originals, threads=self.threads):
+            if isinstance(picture, str):
+                raise ValueError(
+                    f"{self.originals.folder / name}: {picture}: it is not what was prepared: `dvc repro preprocess`"
+                )
+            yield picture.image
+
+
+SHIPMENTS: dict[str, type[Shipment]] = {"label": Shipment, "mask": MaskShipment}
+
+
+def shipment_of(shop: Workshop, data: Data, places: Places) -> Shipment:
+    """The shipment for what the model answers."""
+    return SHIPMENTS[shop.facts.answer](shop, data, places)
