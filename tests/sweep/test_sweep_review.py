@@ -217,7 +217,13 @@ def prepared(folder: Path, first: int = 0) -> None:
         label = labels(0)
         for row in range(IMAGES):
             values = {"id": f"0/{row + first:03d}.png", "label": int(label[row]), "weight": 1.0, "group": str(row)}
-            values |= {"source_id": values["id"], "source_width": 4, "source_height": 4, "source_mode": "L", "slices": "{}"}
+            values |= {
+                "source_id": values["id"],
+                "source_width": 4,
+                "source_height": 4,
+                "source_mode": "L",
+                "slices": "{}",
+            }
             writer.write([{**values, "image": bytes([row]) * 16}])
     Card("insects", CLASSES, {}, 1, 4, 4, [0.5], [0.2], [], "0" * 64).write(folder / "card.json")
 
