@@ -22,11 +22,12 @@ CODECS = {
 STEP = 4  # gray levels from one numbered frame to the next
 
 
-def numbered(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
-    """Frames whose gray level is STEP * number, uint8 (H, W, 3), with a white corner at the top left."""
+def numbered(count: int, height: int = 48, width: int = 64, mark: int = 0) -> list[np.ndarray]:
+    """Frames whose gray level is STEP * number, uint8 (H, W, 3); white at the top left, a film's mark at its right."""
     frames = [np.full((height, width, 3), STEP * number, np.uint8) for number in range(count)]
     for frame in frames:
         frame[: height // 4, : width // 4] = 255
+        frame[: height // 4, -width // 4 :] = mark * 16 % 256
     return frames
 
 

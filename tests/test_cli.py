@@ -117,6 +117,8 @@ def test_use_with_a_table(project: Path, images: Path) -> None:
         "split": None,
         "group": "ward",
         "weight": None,
+        "start": None,
+        "end": None,
         "slices": [],
     }
 

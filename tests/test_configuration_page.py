@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 TEXT, FETCH = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").split("### `data.fetch`")
 ROW = re.compile(r"^\| `([a-z0-9_.]+)` \| (.+?) \| (.*?) \| `(.+)` \|$", re.MULTILINE)
 PAGE = {key: (values, conf) for key, values, _, conf in ROW.findall(TEXT)}
-A_WHOLE = {"data.fetch", "data.masks"}  # null or all of it: a table of its own
+A_WHOLE = {"data.fetch", "data.masks", "data.clip", "augment.temporal"}  # null or all of it: a table of its own
 
 
 def keys_of(name: str, kind: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def choose_columns(table: Path, given: dict[str, str]) -> dict[str, str | None]:
     """
     from stillframe.data.tables import read_frame
 
-    names = list(read_frame(table, config.Columns("path", "label", None, None, None, [])).columns)
+    names = list(read_frame(table, config.Columns("path", "label", None, None, None, None, None, [])).columns)
     lower = {name.lower(): name for name in names}
     chosen: dict[str, str | None] = {}
     for role, guesses in GUESSES.items():

@@ -1,7 +1,8 @@
 """What travels between the rooms, with shapes and units.
 
 Legend of the suffixes: B samples in a batch, K classes, C channels (1 gray, 3 RGB), H height in px, W width in px,
-N samples in a split. Images are `uint8` in 0..255 until they are on the device; `float32` after `normalise`.
+N samples in a split. Of videos each sample is a clip of T frames, T after B: (B, T, C, H, W).
+Images are `uint8` in 0..255 until they are on the device; `float32` after `normalise`.
 Masks are `uint8` class indices, one a pixel of the prepared picture; 255 (`IGNORE`) is a pixel that is not counted.
 """
 
@@ -36,6 +37,8 @@ class Card:
         slices: names of the columns by which evaluate reports scores.
         split_hash: sha256 over (sample id, split), sorted; the same on any machine.
         pixels: split -> class name -> pixels of the prepared masks; {} of data without masks.
+        frames: T, of a clip as the net is shown it; 1 for images.
+        clip: section `data.clip`, how a video becomes clips (data/clips.py); None for images.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Card:
     slices: list[str]
     split_hash: str
     pixels: dict[str, dict[str, int]] = field(default_factory=dict)
+    frames: int = 1
+    clip: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: Path) -> Card:
@@ -61,14 +66,17 @@ class Card:
 
     def write(self, path: Path) -> None:
         """Write as JSON, without what this data does not have."""
-        write_json(path, {name: value for name, value in asdict(self).items() if name != "pixels" or value})
+        given = asdict(self)
+        absent = set() if self.clip else {"frames", "clip"}
+        absent |= set() if self.pixels else {"pixels"}
+        write_json(path, {name: value for name, value in given.items() if name not in absent})
 
 
 @dataclass(frozen=True)
 class Batch:
     """One batch, on the host or on the device."""
 
-    image_BCHW: Tensor  # uint8 0..255 on the host; float32, normalised, after `normalise`
+    image_BCHW: Tensor  # uint8 0..255 on the host; float32, normalised, after `normalise`; clips: (B, T, C, H, W)
     target_B: Tensor  # int64, class index
     weight_B: Tensor  # float32, sample weight (1 unless the table has a weight column)
     index_B: Tensor  # int64, row in the split (augmented copies follow the train rows)

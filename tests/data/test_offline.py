@@ -14,7 +14,7 @@ NOISE = [{"GaussNoise": {"std_range": [0.1, 0.2], "p": 1.0}}]
 
 
 def augment(policy=NOISE, copies=1, balance="none"):
-    return Augment(name="made", offline=policy, copies=copies, balance=balance, online=[], where="auto")
+    return Augment(name="made", offline=policy, copies=copies, balance=balance, online=[], where="auto", temporal=None)
 
 
 def prepared(folder, labels=(0,) * 7 + (1,) * 3, channels=1, encoding="raw", size=16):

@@ -19,7 +19,7 @@ NOISE = {"GaussNoise": {"p": 1.0}}
 
 
 def augment(online, where="auto"):
-    return Augment(name="made", offline=[], copies=0, balance="none", online=online, where=where)
+    return Augment(name="made", offline=[], copies=0, balance="none", online=online, where=where, temporal=None)
 
 
 def shipped(name):

@@ -1,7 +1,7 @@
 """The parameters, as frozen dataclasses without default values, one file for each part of the way."""
 
 from stillframe.config.answers import Bound, Evaluate, Export, Prune, Tracking, Validate
-from stillframe.config.data import Augment, Columns, Data, Fetch, Masks
+from stillframe.config.data import Augment, Clip, Columns, Data, Fetch, Masks, Temporal
 from stillframe.config.reading import (
     TYPES,
     build,
@@ -20,6 +20,7 @@ __all__ = [
     "AtLeast0",
     "Augment",
     "Bound",
+    "Clip",
     "Columns",
     "Data",
     "Distill",
@@ -36,6 +37,7 @@ __all__ = [
     "STRICT",
     "Schedule",
     "TYPES",
+    "Temporal",
     "Tracking",
     "Trainer",
     "Validate",

@@ -29,6 +29,8 @@ class Columns:
     split: str | None
     group: str | None
     weight: str | None
+    start: str | None  # of a clip in its file, s; an empty cell: the beginning
+    end: str | None  # s; an empty cell: the end
     slices: list[str]  # scores are reported per value of these columns
 
 
@@ -48,6 +50,18 @@ class Masks:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Clip:
+    """Section `data.clip`: how a video becomes clips of frames (data/clips.py has the rule)."""
+
+    frames: Annotated[int, Field(ge=1, le=512)]  # T: what the net is shown
+    stored: Annotated[int, Field(ge=1, le=512)] | None  # frames of a train row, for augment.temporal; null: `frames`
+    fps: Annotated[float, Positive] | None  # frames a second at which they are taken; null: spread over the whole clip
+    sampling: Literal["uniform", "segments"]  # at equal steps, or one anywhere in each of T equal parts
+    views: Annotated[int, Field(ge=1, le=64)]  # clips of one validation or test video, whose logits are averaged
+    reversible: bool  # whether playing backwards changes no label
+
+
+@dataclass(frozen=True, config=STRICT)
 class Data:
     """Section `data`: what the images are, what is refused, how they are split and stored."""
 
@@ -57,6 +71,7 @@ class Data:
     format: Literal["auto", "folders", "split_folders", "table", "idx", "masks", "coco"]
     table: str | None  # CSV or Parquet, relative to the folder
     columns: Columns
+    clip: Clip | None  # the files are videos; null: pictures
     masks: Masks | None  # a mask beside each image, instead of a label; null: labels
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
@@ -80,6 +95,15 @@ class Data:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Temporal:
+    """Section `augment.temporal`: which of the stored frames of a clip the net is shown, drawn anew each epoch."""
+
+    jitter: bool  # where the frames begin (data.clip.sampling: uniform), or where each lies in its part (segments)
+    reverse: Annotated[float, Field(ge=0.0, le=1.0)]  # how often a clip is played backwards; needs data.clip.reversible
+    speed: Annotated[float, Field(ge=0.0, le=3.0)]  # played at 1 / (1 + speed) to 1 + speed of the rate
+
+
+@dataclass(frozen=True, config=STRICT)
 class Augment:
     """Section `augment`: albumentations policies, each a list of {TransformName: {argument: value}}."""
 
@@ -89,3 +113,4 @@ class Augment:
     balance: Literal["none", "oversample"]  # oversample: more copies of rarer classes, up to the largest class
     online: list[dict[str, dict[str, Any]]]  # light transforms, drawn anew each epoch
     where: Literal["auto", "item", "batch"]  # auto: on the batch on a GPU and up to 64 px, else per item
+    temporal: Temporal | None  # of clips; null: the stored frames at equal steps

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillframe.data import prepare
+from stillframe.data import clip_rows, prepare
 from stillframe.data.audit import Audit
 from stillframe.data.decode import Pixels
 from stillframe.data.fingerprint import THUMB
@@ -36,7 +36,7 @@ def write_page(path: Path, findings: Audit, verdict: Verdict, card: Card, parts:
     frame, pairs = verdict.frame, verdict.near.head(PAIRS)
     samples = {name: _sample(verdict.kept, name) for name in verdict.classes[:CLASSES]}
     wanted = [place for places in samples.values() for place in places]
-    show = _masked_pictures if rule.masks else _pictures
+    show = _masked_pictures if rule.masks else _pictures if rule.clip is None else _clip_pictures
     pictures = show(parts, frame, [*wanted, *pairs["first"], *pairs["second"]], rule, card)
     rejected = verdict.quarantined[verdict.quarantined["pixels"] != ""].head(REJECTED)
     thumbs = prepare.load(parts, rejected.index, "thumb")
@@ -106,6 +106,17 @@ def _pictures(
             image = np.asarray(decoded, dtype=np.uint8)
         else:
             image = values.reshape(card.height, card.width, -1)
+        out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
+    return out
+
+
+def _clip_pictures(
+    parts: list[Chunk], frame: pd.DataFrame, wanted: list[int], rule: Rule, card: Card
+) -> dict[int, dict[str, Any]]:
+    """The same of the middle frames of clips."""
+    out = {}
+    for place, content in prepare.load(parts, wanted, "image").items():
+        image = clip_rows.middle(content, rule.encoding, card.height)
         out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
     return out
 

@@ -37,7 +37,11 @@ class BatchPolicy:
         return self(image_BCHW, seed, epoch, index_B), mask[:, 0].contiguous()
 
     def __call__(self, image_BCHW: Tensor, seed: int, epoch: int, index_B: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> the same shape, device and memory format."""
+        """uint8 (B, C, H, W) -> the same shape, device and memory format; of clips (B, T, C, H, W) one draw each."""
+        if image_BCHW.ndim == 5:
+            batch, frames = image_BCHW.shape[:2]
+            folded = self(image_BCHW.flatten(0, 1), seed, epoch, index_B.repeat_interleave(frames))
+            return folded.unflatten(0, (batch, frames))
         assert image_BCHW.dtype == torch.uint8
         channels_last = image_BCHW.is_contiguous(memory_format=torch.channels_last)
         u_BD = uniform(seed, epoch, index_B.to(image_BCHW.device), self.draws)

@@ -124,17 +124,17 @@ def without_scenes(count: int, pairs: Pairs) -> tuple[Pairs, int]:
 
 
 def name_groups(frame: pd.DataFrame, near: Pairs) -> NDArray[np.object_]:
-    """The group of every row: joined by the source's own group, equal pixels, or a near-duplicate pair.
+    """The group of every row: joined by the source's own group, equal pixels, one file, or a near-duplicate pair.
 
     Args:
-        frame: columns id, group (str or None), pixels; index 0..N-1.
+        frame: columns id, group (str or None), pixels, and file where rows are parts of files; index 0..N-1.
         near: confirmed pairs, as positions in `frame`.
 
     Returns:
         The source's group where the joined rows have one and only one, else the smallest id among them.
     """
     links = [near]
-    for column in ("group", "pixels"):
+    for column in ("group", "pixels", *(["file"] if "file" in frame else [])):
         codes = pd.factorize(frame[column].replace("", None))[0]
         order = np.lexsort((np.arange(len(codes)), codes))
         same = (codes[order][1:] == codes[order][:-1]) & (codes[order][1:] >= 0)

@@ -113,14 +113,17 @@ def judge(frame: pd.DataFrame, data: Data, *, classes: list[str], seed: int, lef
     unknown = (frame["name"] == "") & (frame["reason"] == "")
     frame.loc[unknown, "reason"] = "label not in data.classes: " + frame.loc[unknown, "label"].astype(str)
     _conflicts(frame, data)
-    _leaks(frame)
+    _leaks(frame, "pixels", "the same image")
+    if "file" in frame:
+        _leaks(frame, "file", "another part of the same video")
     _bar(frame, data, left_out)
     near = _near(verdict, data, thumbs) if data.near_duplicates != "off" else np.empty((0, 2), dtype=np.int64)
     linked = near if data.near_duplicates == "group" else near[:0]
     kept = frame.index[frame["reason"] == ""].to_numpy()
     place = np.full(len(frame), -1, dtype=np.int64)
     place[kept] = np.arange(len(kept))
-    part = frame.loc[kept, ["id", "group", "pixels"]].reset_index(drop=True)
+    linking = ["id", "group", "pixels", *(["file"] if "file" in frame else [])]
+    part = frame.loc[kept, linking].reset_index(drop=True)
     groups = duplicates.name_groups(part, place[linked])
     frame["own_group"] = frame["group"]
     frame.loc[kept, "group"] = groups
@@ -155,17 +158,17 @@ def _conflicts(frame: pd.DataFrame, data: Data) -> None:
         )
 
 
-def _leaks(frame: pd.DataFrame) -> None:
-    """Of equal images in several given splits only those of one split stay: test before val before train.
+def _leaks(frame: pd.DataFrame, column: str, what: str) -> None:
+    """Of equals (by a column) in several given splits only those of one split stay: test before val before train.
 
     Those without a split are no leak: they will follow their copies.
     """
-    usable = frame[(frame["reason"] == "") & (frame["pixels"] != "") & frame["split"].notna()]
+    usable = frame[(frame["reason"] == "") & (frame[column] != "") & frame["split"].notna()]
     rank = usable["split"].map({"test": 0, "val": 1}).fillna(2)
-    best = rank.groupby(usable["pixels"]).transform("min")
+    best = rank.groupby(usable[column]).transform("min")
     for index in usable.index[rank > best]:
         home = "test" if best[index] == 0 else "val"
-        frame.loc[index, "reason"] = f"leak: the same image is in the {home} split"
+        frame.loc[index, "reason"] = f"leak: {what} is in the {home} split"
 
 
 def _bar(frame: pd.DataFrame, data: Data, left_out: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from stillframe.data.clips import Picks
 from stillframe.data.online import Online
 from stillframe.data.store import Split
 from stillframe.sample import Batch
@@ -92,45 +93,62 @@ class InOrder(Sampler[Key]):
 class Rows(Dataset[Batch]):
     """Rows of one split, or of the train split followed by its augmented copies, as whole batches of uint8."""
 
-    def __init__(self, splits: list[Path], online: Online | None = None) -> None:
-        """Open the splits; `online` is applied per item here unless it works on the batch."""
-        self.folders = splits
+    def __init__(
+        self, splits: list[Path], online: Online | None = None, *, picks: Picks | None = None, views: int = 1
+    ) -> None:
+        """Open the splits.
+
+        Args:
+            splits: folders.
+            online: applied per item here unless it works on the batch.
+            picks: of clips, which of the stored frames are shown; None: all of them.
+            views: of clips, rows a video; of more than one the middle one is used.
+        """
+        self.folders, self.picks, self.views = splits, picks, views
         self.online = online if online is not None and online.where == "item" else None
         self._open()
 
     def _open(self) -> None:
         self.splits = [Split(folder) for folder in self.folders]
         self.first = np.cumsum([0] + [len(split) for split in self.splits])
+        used = slice(self.views // 2, None, self.views)
         tables = [split.table for split in self.splits]
-        self.label_N = np.concatenate([table["label"].to_numpy(dtype=np.int64) for table in tables])
-        self.weight_N = np.concatenate([table["weight"].to_numpy(dtype=np.float32) for table in tables])
+        self.label_N = np.concatenate([table["label"].to_numpy(dtype=np.int64) for table in tables])[used]
+        self.weight_N = np.concatenate([table["weight"].to_numpy(dtype=np.float32) for table in tables])[used]
         self.masked = self.splits[0].masked
 
     def __getstate__(self) -> dict[str, object]:
-        return {"folders": self.folders, "online": self.online}  # workers map the files themselves
+        kept = ("folders", "online", "picks", "views")
+        return {name: getattr(self, name) for name in kept}  # workers map the files themselves
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._open()
 
     def __len__(self) -> int:
-        return int(self.first[-1])
+        return len(self.label_N)
 
-    def images(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8 (B, H, W, C) of rows over all splits."""
-        return self._gathered(Split.images, index_B)
+    def images(self, index_B: NDArray[np.int64], picks_BT: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """uint8 (B, H, W, C) of rows over all splits; of clips (B, T, H, W, C), all their frames or `picks_BT`."""
+        if picks_BT is None:
+            return self._gathered(Split.images, index_B)
+        return self._gathered(Split.images, index_B, picks_BT)
 
     def masks(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 (B, H, W) of rows over all splits; of data with masks (`masked`)."""
         return self._gathered(Split.masks, index_B)
 
     def _gathered(
-        self, read: Callable[[Split, NDArray[np.int64]], NDArray[np.uint8]], index_B: NDArray[np.int64]
+        self, read: Callable[..., NDArray[np.uint8]], index_B: NDArray[np.int64], *more: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
+        """What `read` gives of a split, its rows, and the rows of `more`, put together."""
         if len(self.splits) == 1 or len(self.splits[-1]) == 0 or len(index_B) == 0:
-            return read(self.splits[0], index_B)
+            return read(self.splits[0], index_B, *more)
         of = np.searchsorted(self.first, index_B, side="right") - 1
-        parts = {n: read(self.splits[n], index_B[of == n] - self.first[n]) for n in np.unique(of).tolist()}
+        parts = {
+            n: read(self.splits[n], index_B[of == n] - self.first[n], *(each[of == n] for each in more))
+            for n in np.unique(of).tolist()
+        }
         out = np.empty((len(index_B), *next(iter(parts.values())).shape[1:]), dtype=np.uint8)
         for number, part in parts.items():
             out[of == number] = part
@@ -139,14 +157,15 @@ class Rows(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index_B = key
         row_B = index_B % len(self)
-        image_BHWC = self.images(row_B)
+        stored_B = row_B * self.views + self.views // 2
+        image_BHWC = self.images(stored_B, self.picks(epoch, index_B) if self.picks is not None else None)
         mask_BHW = self.masks(row_B) if self.masked else None
         if self.online is not None and mask_BHW is not None:
             image_BHWC, mask_BHW = self.online.items_with_masks(image_BHWC, mask_BHW, epoch, index_B)
         elif self.online is not None:
             image_BHWC = self.online.items(image_BHWC, epoch, index_B)
         return Batch(
-            image_BCHW=torch.from_numpy(image_BHWC).permute(0, 3, 1, 2),  # channels last in memory, as stored
+            image_BCHW=torch.from_numpy(image_BHWC).movedim(-1, -3),  # channels last in memory, as stored
             target_B=torch.from_numpy(self.label_N[row_B]),
             weight_B=torch.from_numpy(self.weight_N[row_B]),
             index_B=torch.from_numpy(index_B),
@@ -199,7 +218,9 @@ def check_shared_memory(rows: Rows, order: Sampler[Key], workers: int, folder: s
         return
     split = rows.splits[0]
     batch = max(len(part) for _, part in [next(iter(order))])
-    needed = batch * split.height * split.width * split.channels * workers * 3  # two prefetched and one in use
+    needed = (
+        batch * split.height * split.width * split.channels * split.frames * workers * 3
+    )  # two prefetched and one in use
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(

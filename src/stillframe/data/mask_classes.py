@@ -155,7 +155,7 @@ def read_colours(path: Path) -> dict[str, str]:
 
     if not path.is_file():
         raise ValueError(f"data.masks.colours: {path} is not there")
-    table = read_frame(path, Columns("path", "label", None, None, None, []))
+    table = read_frame(path, Columns("path", "label", None, None, None, None, None, []))
     table.columns = table.columns.str.strip().str.lower()
 
     def column(words: tuple[str, ...]) -> str | None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stillframe.config import Augment
 from stillframe.data import draw, policy
 from stillframe.data.progress import bar
-from stillframe.data.store import FILE, Split, SplitWriter, encode, encode_mask, schema
+from stillframe.data.store import FILE, Split, SplitWriter, encode, encode_clip, encode_mask, schema
 from stillframe.paths import replacing
 
 ORIGIN = "augment.offline"
@@ -103,6 +103,7 @@ def make_copies(train: Path, augment: Augment, *, seed: int, out: Path, work: Pa
     labels = split.table["label"].to_numpy(dtype=np.int64)
     plan = plan_copies(labels, copies=augment.copies, balance=augment.balance, seed=seed)
     meta: dict[str, Any] = {"height": split.height, "width": split.width, "channels": split.channels}
+    meta["frames"] = split.frames
     spool = work / "augment"
     meta |= {"encoding": split.encoding, "masks": split.masked, "tiles": split.tiled}
     with SplitWriter(out, **meta) as writer:
@@ -122,7 +123,7 @@ def _pieces(train: Path, split: Split, plan: Plan, augment: Augment, seed: int, 
     spool.mkdir(parents=True, exist_ok=True)
     resolved = policy.resolved(augment.offline, ORIGIN)
     whole = json.dumps([VERSION, digest, seed, resolved, policy.version()], sort_keys=True)
-    size = max(1, min(PIECE, PIECE_BYTES // (split.height * split.width * split.channels)))
+    size = max(1, min(PIECE, PIECE_BYTES // (split.height * split.width * split.channels * split.frames)))
     out = []
     for first in range(0, len(plan), size):
         part = Plan(plan.row_M[first : first + size], plan.number_M[first : first + size])
@@ -204,8 +205,9 @@ def _pixels(split: Split, piece: Piece) -> Iterator[dict[str, bytes]]:
         for image, mask in zip(images, masks, strict=True):
             yield {"image": encode(image, split.encoding), "mask": encode_mask(mask, split.encoding)}
     else:
+        stored = encode if split.frames == 1 else encode_clip
         for image in drawn(split.images(rows), key_M):
-            yield {"image": encode(image, split.encoding)}
+            yield {"image": stored(image, split.encoding)}
 
 
 def _finished(piece: Piece) -> Path | None:

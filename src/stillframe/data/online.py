@@ -44,7 +44,7 @@ class Online:
         """Augment image by image with albumentations.
 
         Args:
-            images_BHWC: uint8, 0..255; left as it is.
+            images_BHWC: uint8, 0..255; left as it is. Of clips (B, T, H, W, C): one draw for all frames of each.
             epoch: 0-based.
             index_B: row of each image in the split.
 
@@ -70,7 +70,7 @@ class Online:
         """Augment a whole batch with torch, on the device where it lies, with parameters per sample.
 
         Args:
-            image_BCHW: uint8, 0..255; left as it is.
+            image_BCHW: uint8, 0..255; left as it is. Of clips (B, T, C, H, W): one draw for all frames of each.
             epoch: 0-based.
             index_B: int64, row of each image in the split, on any device.
 

@@ -241,7 +241,14 @@ class ItemPolicy:
         self.compose.set_random_state(self.random.generator, self.random)
 
     def __call__(self, images_BHWC: NDArray[np.uint8], key_B: NDArray[np.uint64]) -> NDArray[np.uint8]:
-        """uint8 (B, H, W, C) -> the same shape, a fresh array; image b is drawn by `key_B[b]`."""
+        """uint8 (B, H, W, C) -> the same shape, a fresh array; image b is drawn by `key_B[b]`.
+
+        Of clips (B, T, H, W, C) each frame gets the draw of its clip.
+        """
+        if images_BHWC.ndim == 5:
+            frames = images_BHWC.shape[1]
+            made = self(images_BHWC.reshape(-1, *images_BHWC.shape[2:]), np.repeat(key_B, frames))
+            return made.reshape(images_BHWC.shape)
         from stillframe.data.draw import words
 
         out = np.empty_like(images_BHWC)

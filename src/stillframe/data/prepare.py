@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillframe.config import Data
-from stillframe.data import audit, judge, mask_classes, mask_rows, survey, workers
+from stillframe.data import audit, clip_rows, clips, judge, mask_classes, mask_rows, survey, workers
 from stillframe.data.audit import Audit
 from stillframe.data.decode import decode, to_channels
 from stillframe.data.judge import Verdict
@@ -77,7 +77,9 @@ def survey_and_judge(
 def _frame(rows: list[Row], names: dict[str, str], parts: list[Chunk]) -> pd.DataFrame:
     """Rows and findings side by side, sorted by id."""
     schema = parts[0].rule.schema if parts else survey.SCHEMA
-    columns = [name for name in schema.names if name not in ("image", "thumb", "sums", "squares", "cuts")]
+    columns = [
+        name for name in schema.names if name not in ("image", "thumb", "sums", "squares", "cuts", "start", "end")
+    ]
     tables = []
     for part in parts:
         with pa.memory_map(str(survey.finished_name(part))) as source:
@@ -89,6 +91,8 @@ def _frame(rows: list[Row], names: dict[str, str], parts: list[Chunk]) -> pd.Dat
     frame["group"] = pd.Series([row.group for row in rows], dtype=object)
     frame["weight"] = [row.weight for row in rows]
     frame["slices"] = [json.dumps(row.slices, sort_keys=True, ensure_ascii=False) for row in rows]
+    if parts and parts[0].rule.clip is not None:
+        frame["file"] = [row.file or row.id for row in rows]  # parts of one file never lie in two splits
     frame["answer"] = frame["name"]  # what copies of one image must agree in
     frame["holds"] = [[name] if name else [] for name in frame["name"]]
     for name in ("reason", "name", "answer", "label", "id", "pixels"):
@@ -154,11 +158,12 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
                     encoding=rule.encoding,
                     masks=rule.masks,
                     tiles=rule.overlap is not None,
+                    frames=_frames(data, name),
                 )
             )
             for name in SPLITS
         }
-        limit = max(1, min(BATCH, BATCH_BYTES // (size**2 * channels)))
+        limit = max(1, min(BATCH, BATCH_BYTES // (size**2 * channels * _frames(data, "train"))))
         waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
         for split, rows, record, px_K in _stored(verdict, parts, channels, rule):
             if split == "train":
@@ -178,6 +183,13 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
     return card
 
 
+def _frames(data: Data, split: str) -> int:
+    """Frames of a row of a split; 1 of images."""
+    if data.clip is None:
+        return 1
+    return (data.clip.stored or data.clip.frames) if split == "train" else data.clip.frames
+
+
 def _stored(
     verdict: Verdict, parts: list[Chunk], channels: int, rule: Rule
 ) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any], NDArray[np.int64] | None]]:
@@ -186,11 +198,12 @@ def _stored(
     columns = ["split", "name", "weight", "group", "width", "height", "mode", "slices", "reason"]
     judged = verdict.frame[columns + (["lut"] if rule.masks else [])].itertuples(index=False)
     wanted = ["id", "channels", "sums", "squares", "cuts" if rule.masks else "image"]
+    wanted += ["start", "end"] if rule.clip is not None else []
     for part in parts:
         for record, seen in zip(survey.records(part, wanted), judged, strict=False):
             if seen.reason:
                 continue
-            for cut in record["cuts"] if rule.masks else [record]:
+            for cut in record["cuts"] if rule.masks else [record] if rule.clip is None else []:
                 cut["image"] = _coloured(cut["image"], record["channels"], channels, rule)
             row = {"id": record["id"], "label": number[str(seen.name)], "weight": seen.weight, "group": seen.group}
             row |= {"source_id": record["id"], "source_width": seen.width, "source_height": seen.height}
@@ -199,6 +212,9 @@ def _stored(
                 lut: Any = seen.lut
                 rows, px_K = mask_rows.rows_of(row, record["cuts"], lut, len(number), rule)
                 yield str(seen.split), rows, record, px_K
+            elif rule.clip is not None:
+                rows = clip_rows.rows_of(row, record, str(seen.split), rule.clip, channels, rule)
+                yield str(seen.split), rows, record, None
             else:
                 yield str(seen.split), [{**row, "image": record["image"]}], record, None
 
@@ -221,7 +237,7 @@ def _card(
 ) -> Card:
     kept = verdict.kept
     table = kept.explode("holds").groupby(["split", "holds"]).size()
-    pixels = float(train_rows) * data.image_size**2
+    pixels = float(train_rows) * _frames(data, "train") * data.image_size**2
     mean = sums[0] / pixels / 255.0
     deviation = np.sqrt(np.maximum(sums[1] / pixels / 255.0**2 - mean**2, 0.0))
     return Card(
@@ -238,6 +254,8 @@ def _card(
         pixels={split: dict(zip(verdict.classes, px_K.tolist(), strict=True)) for split, px_K in px.items()}
         if data.masks is not None
         else {},
+        frames=_frames(data, "test"),
+        clip=clips.facts(data.clip) if data.clip is not None else None,
     )
 
 

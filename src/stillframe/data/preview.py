@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stillframe.config import Augment
 from stillframe.data import draw, policy
+from stillframe.data.clips import Picks
 from stillframe.data.overlay import overlay
 from stillframe.data.store import Split
 from stillframe.paths import replacing
@@ -48,9 +49,17 @@ def pick(label_N: NDArray[np.int64], classes: int, *, rows: int, seed: int) -> N
 
 
 def make_preview(
-    path: Path, *, train: Path, augmented: Path, augment: Augment, classes: list[str], name: str, seed: int
+    path: Path,
+    *,
+    train: Path,
+    augmented: Path,
+    augment: Augment,
+    classes: list[str],
+    name: str,
+    seed: int,
+    picks: Picks | None = None,
 ) -> None:
-    """Write the sheet as PNG.
+    """Write the sheet as PNG; of a clip four frames in a square, row by row.
 
     The online draws are those of albumentations at epochs 0, 1, ...: what a training that augments per item sees;
     one that augments on the batch draws other values from the same ranges.
@@ -63,13 +72,14 @@ def make_preview(
         classes: names, by class index.
         name: of the data set.
         seed: of the run.
+        picks: of clips, which frames training is shown.
     """
     split, copies = Split(train), Split(augmented)
     rows = pick(split.table["label"].to_numpy(), len(classes), rows=min(max(len(classes), ROWS), MOST_ROWS), seed=seed)
     table = split.table.iloc[rows]
     groups = [Group("", ["original"], [[image] for image in _shown(split, rows, len(classes))])]
     groups += _copies(copies, table["id"].tolist(), len(classes))
-    groups += _draws(augment, split, rows, seed, len(classes))
+    groups += _draws(augment, split, rows, seed, len(classes), picks)
     labels = [(classes[label], identity) for label, identity in zip(table["label"], table["id"], strict=True)]
     _draw_sheet(path, f"{name}: augmentation “{augment.name}”", labels, groups)
 
@@ -78,7 +88,7 @@ def _shown(split: Split, rows: NDArray[np.int64], classes: int) -> list[NDArray[
     """Images of a split, with their masks over them if they have any."""
     images = split.images(rows)
     if not split.masked:
-        return list(images)
+        return [four(image) for image in images]
     return [overlay(image, mask, classes) for image, mask in zip(images, split.masks(rows), strict=True)]
 
 
@@ -96,18 +106,30 @@ def _copies(copies: Split, ids: list[str], classes: int) -> list[Group]:
     return [Group("offline copies", [f"copy {number}" for number in range(shown)], tiles)]
 
 
-def _draws(augment: Augment, split: Split, rows: NDArray[np.int64], seed: int, classes: int) -> list[Group]:
+def four(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image as it is; of a clip (T, H, W, C) four frames in a square, row by row."""
+    if image.ndim == 3:
+        return image
+    frames = image[(np.arange(4) * 2 + 1) * len(image) // 8]
+    return np.vstack([np.hstack([*frames[:2]]), np.hstack([*frames[2:]])])
+
+
+def _draws(
+    augment: Augment, split: Split, rows: NDArray[np.int64], seed: int, classes: int, picks: Picks | None
+) -> list[Group]:
     """Some online draws of each sample."""
-    if not augment.online:
+    if not augment.online and augment.temporal is None:
         return []
     online, originals = policy.ItemPolicy(augment.online, "augment.online"), split.images(rows)
     epochs: list[Pictures] = []
-    for key_B in (draw.keys(seed, epoch, rows) for epoch in range(DRAWS)):
+    for epoch in range(DRAWS):
+        key_B = draw.keys(seed, epoch, rows)
         if split.masked:
             both = zip(*online.with_masks(originals, split.masks(rows), key_B), strict=True)
             epochs.append([overlay(image, mask, classes) for image, mask in both])
         else:
-            epochs.append(list(online(originals, key_B)))
+            shown = originals if picks is None else split.images(rows, picks(epoch, rows))
+            epochs.append([four(image) for image in online(shown, key_B)])
     tiles: list[Pictures] = [list(images) for images in zip(*epochs, strict=True)]
     return [Group("online, drawn anew each epoch", [f"epoch {epoch}" for epoch in range(DRAWS)], tiles)]
 

@@ -28,6 +28,9 @@ IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .avif".split()
     + [".heic", ".heif"]  # refused for now, with the reason
 )
+FILM_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .m2ts .mts .ts .ogv .wmv .asf .flv .3gp .3g2".split()
+)
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "source.json"})
 MAGIC = (
     b"\xff\xd8\xff",
@@ -69,6 +72,9 @@ class Row:
         slices: extra columns of the table, by name.
         problem: why the row cannot be used whatever the file holds; "" for a usable row.
         mask: of data with masks; such a row has no label.
+        file: id of the file where the row is a part of a video; "": the row's own id.
+        start: s, of a part of a video.
+        end: s; None: where the video ends.
     """
 
     id: str
@@ -79,6 +85,9 @@ class Row:
     slices: dict[str, str] = field(default_factory=dict)
     problem: str = ""
     mask: MaskFiles | None = None
+    file: str = ""
+    start: float = 0.0
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,16 @@ def looks_like_image(path: Path) -> bool:
     return head.startswith(MAGIC) or head[4:8] == b"ftyp"
 
 
+def looks_like_film(path: Path) -> bool:
+    """Whether the first bytes are those of a common container of video; False where the file cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] == b"ftyp" or head.startswith((b"\x1aE\xdf\xa3", b"GIF8", b"OggS", b"FLV")) or head[8:] == b"AVI "
+
+
 def read_source(folder: Path, data: Data) -> Listing:
     """List the source.
 
@@ -136,7 +155,7 @@ def read_source(folder: Path, data: Data) -> Listing:
     elif kind in mask_sources.KINDS:
         listing = mask_sources.read(folder, data, kind)
     else:
-        listing = read_folders(folder, split=kind == "split_folders")
+        listing = read_folders(folder, split=kind == "split_folders", films=data.clip is not None)
     if not listing.rows:
         raise ValueError(
             f"{folder}: no images found (read as {kind}; ignored: {listing.ignored or 'nothing'}): "
@@ -173,8 +192,8 @@ def _system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
-def read_folders(folder: Path, *, split: bool) -> Listing:
-    """Rows of `class/**/file`, or with `split` of `train|val|test/class/**/file`."""
+def read_folders(folder: Path, *, split: bool, films: bool = False) -> Listing:
+    """Rows of `class/**/file`, or with `split` of `train|val|test/class/**/file`; with `films` the files are videos."""
     ignored: Counter[str] = Counter()
     rows: list[Row] = []
     empty: list[str] = []
@@ -182,7 +201,7 @@ def read_folders(folder: Path, *, split: bool) -> Listing:
         if _system(top.name) or not top.is_dir():
             ignored[_why(top)] += 1
         elif not split:
-            _read_class(folder, top.name, None, rows, ignored, empty)
+            _read_class(folder, top.name, None, rows, ignored, empty, films)
         elif top.name.lower() not in SPLIT_NAMES:
             ignored["beside the split folders"] += 1
         else:
@@ -191,7 +210,7 @@ def read_folders(folder: Path, *, split: bool) -> Listing:
                     ignored[_why(inner)] += 1
                 else:
                     name = f"{top.name}/{inner.name}"
-                    _read_class(folder, name, SPLIT_NAMES[top.name.lower()], rows, ignored, empty)
+                    _read_class(folder, name, SPLIT_NAMES[top.name.lower()], rows, ignored, empty, films)
     rows.sort(key=lambda row: row.id)
     return Listing("split_folders" if split else "folders", rows, dict(sorted(ignored.items())), empty)
 
@@ -201,17 +220,19 @@ def _why(entry: os.DirEntry[str]) -> str:
 
 
 def _read_class(
-    folder: Path, name: str, split: str | None, rows: list[Row], ignored: Counter[str], empty: list[str]
+    folder: Path, name: str, split: str | None, rows: list[Row], ignored: Counter[str], empty: list[str], films: bool
 ) -> None:
     label, before = to_id(name.split("/")[-1]), len(rows)
-    for relative, problem in walk(folder, name, ignored):
+    for relative, problem in walk(folder, name, ignored, films=films):
         rows.append(Row(to_id(relative), label, split, problem=problem))
     if len(rows) == before:
         empty.append(to_id(name))
 
 
-def walk(folder: Path, relative: str, ignored: Counter[str], above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every file below `folder/relative` that may be an image, as (relative path, problem or "").
+def walk(
+    folder: Path, relative: str, ignored: Counter[str], above: tuple[str, ...] = (), *, films: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Every file below `folder/relative` that may be an image (or a video), as (relative path, problem or "").
 
     Links are followed; one that leads back to a folder above it is a problem, as is what cannot be listed.
     """
@@ -225,19 +246,22 @@ def walk(folder: Path, relative: str, ignored: Counter[str], above: tuple[str, .
     except OSError as error:
         yield relative, f"unreadable folder: {error.strerror}"
         return
-    if not entries and here.suffix.lower() in IMAGE_SUFFIXES:
-        yield relative, "not a file: an empty folder named like an image"
+    suffixes, what = (FILM_SUFFIXES, "a video") if films else (IMAGE_SUFFIXES, "an image")
+    if not entries and here.suffix.lower() in suffixes:
+        yield relative, f"not a file: an empty folder named like {what}"
     for entry in entries:
         inside = f"{relative}/{entry.name}"
         if _system(entry.name):
             ignored["hidden or system file"] += 1
         elif entry.is_dir():
-            yield from walk(folder, inside, ignored, (*above, real))
+            yield from walk(folder, inside, ignored, (*above, real), films=films)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             yield inside, "broken symbolic link"
         elif not entry.is_file():
             yield inside, "not a file: a pipe, socket or device"
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES or looks_like_image(Path(entry.path)):
+        elif Path(entry.name).suffix.lower() in suffixes:
+            yield inside, ""
+        elif looks_like_film(Path(entry.path)) if films else looks_like_image(Path(entry.path)):
             yield inside, ""
         else:
-            ignored["not an image by name or content"] += 1
+            ignored[f"not {what} by name or content"] += 1

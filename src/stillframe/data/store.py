@@ -2,8 +2,8 @@
 
 A split is a folder with one Arrow IPC stream and the two JSON files that make it a `datasets` data set, so that
 `datasets.load_from_disk("data/prepared/train")` opens it too. Images lie in one binary column: raw uint8 H*W*C when
-small, encoded (JPEG) when large. Data with masks has one more column, `mask`: raw uint8 H*W, or PNG where images are
-encoded.
+small, encoded (JPEG) when large; of a clip all its frames, one behind the other (see `pack`). Data with masks has one
+more column, `mask`: raw uint8 H*W, or PNG where images are encoded.
 """
 
 from __future__ import annotations
@@ -64,6 +64,25 @@ def encode(image: NDArray[np.uint8], encoding: str) -> bytes:
     return made
 
 
+def pack(frames: Sequence[bytes]) -> bytes:
+    """Encoded frames as one value: their number and lengths, uint32 little endian, then the frames."""
+    head = np.array([len(frames), *map(len, frames)], dtype="<u4")
+    return b"".join([head.tobytes(), *frames])
+
+
+def encode_clip(clip: NDArray[np.uint8], encoding: str) -> bytes:
+    """A clip (T, H, W, C) as the store keeps it: its bytes, or its frames as JPEG."""
+    return clip.tobytes() if encoding == "raw" else pack([encode(frame, encoding) for frame in clip])
+
+
+def unpack(content: bytes | memoryview) -> list[bytes]:
+    """The inverse of `pack`."""
+    count = int(np.frombuffer(content, "<u4", 1)[0])
+    ends = np.cumsum(np.frombuffer(content, "<u4", count, 4), dtype=np.int64) + 4 * (count + 1)
+    starts = np.concatenate([[4 * (count + 1)], ends[:-1]])
+    return [bytes(content[first:end]) for first, end in zip(starts, ends, strict=True)]
+
+
 def encode_mask(mask_HW: NDArray[np.uint8], encoding: str) -> bytes:
     """A mask as the store keeps it beside images of that encoding: its bytes, or PNG, which loses nothing."""
     if encoding == "raw":
@@ -101,10 +120,12 @@ class SplitWriter:
         encoding: str,
         masks: bool = False,
         tiles: bool = False,
+        frames: int = 1,
     ) -> None:
-        """Open `folder` for a split of images of `height` x `width` px; `encoding` is "raw" or "jpeg"."""
+        """Open `folder` for a split of images (or clips of `frames`) of `height` x `width` px; encoding raw or jpeg."""
         self.folder, self.schema = folder, schema(masks=masks, tiles=tiles)
         self.meta = {"height": height, "width": width, "channels": channels, "encoding": encoding}
+        self.meta |= {"frames": frames} if frames > 1 else {}
         self.rows = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -149,6 +170,7 @@ class Split:
         height: px.
         width: px.
         channels: 1 or 3.
+        frames: of each clip as it is stored; 1 for images.
         masked: whether each row has a mask.
         tiled: whether each row is a tile of a picture: columns origin, top and left.
         table: the columns without images and masks, one row a sample (pandas).
@@ -177,7 +199,7 @@ class Split:
             int(meta["width"]),
             int(meta["channels"]),
         )
-        self.encoding = str(meta["encoding"])
+        self.encoding, self.frames = str(meta["encoding"]), int(meta.get("frames", 1))
         if len(self.arrow) != meta["rows"]:
             raise ValueError(
                 f"{folder / FILE} has {len(self.arrow)} of {meta['rows']} samples (cut short?): "
@@ -191,36 +213,60 @@ class Split:
         self.encoded = self.arrow["image"]
 
     def _fixed(self, file: pa.Buffer, column: str, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """What an image may be in the file, one view for each place, no copy; and the place of each row's image.
+        """What an image or a frame may be in the file, one view for each place, no copy; the place of each row's first.
 
         Record batches are of some hundred rows: batch by batch a gather took longer than its copy.
         """
-        size = self.height * self.width * channels
+        size = self.height * self.width * channels * self.frames
         places = [np.empty(0, dtype=np.int64)]
         for chunk in filter(len, self.arrow[column].chunks):
             ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=len(chunk) + 1, offset=8 * chunk.offset)
             if (np.diff(ends) != size).any():
-                shape = (self.height, self.width, channels)
+                shape = (self.frames, self.height, self.width, channels)[self.frames == 1 :]
                 raise ValueError(
                     f"{self.folder / FILE}: {column}s are not all {shape}: delete the folder and `dvc repro`"
                 )
             places.append(ends[:-1] + (chunk.buffers()[2].address - file.address))
         place_N = np.concatenate(places)
         assert not len(place_N) or (0 <= place_N.min() and place_N.max() + size <= file.size), "not a view of the file"
-        views = (max(0, file.size - size + 1), self.height, self.width, channels)
+        views = (max(0, file.size - size // self.frames + 1), self.height, self.width, channels)
         strides = (1, self.width * channels, channels, 1)
         return np.ndarray(views, np.uint8, file, strides=strides), place_N
 
     def __len__(self) -> int:
         return len(self.arrow)
 
-    def images(self, indices: Iterable[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at `indices`, in that order: uint8 (B, H, W, C), a fresh array."""
+    def images(
+        self, indices: Iterable[int] | NDArray[np.int64], picks_BT: NDArray[np.int64] | None = None
+    ) -> NDArray[np.uint8]:
+        """The images at `indices`, in that order: uint8 (B, H, W, C), a fresh array; of clips (B, T, H, W, C).
+
+        Args:
+            indices: rows.
+            picks_BT: of clips, which of the stored frames of each row; None: all of them.
+        """
         wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
+        if self.frames > 1:
+            return self._clips(wanted, picks_BT)
         if self.raw is None:
             return self._decode(wanted, "image", self.channels)
         at, place_N = self.raw
         return at[place_N[wanted]]
+
+    def _clips(self, wanted: NDArray[np.int64], picks_BT: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+        if picks_BT is None:
+            picks_BT = np.broadcast_to(np.arange(self.frames), (len(wanted), self.frames))
+        if self.raw is not None:
+            at, place_N = self.raw
+            size = self.height * self.width * self.channels
+            picked: NDArray[np.uint8] = at[place_N[wanted][:, None] + picks_BT * size]
+            return picked
+        out = np.empty((*picks_BT.shape, self.height, self.width, self.channels), dtype=np.uint8)
+        for slot, index in enumerate(wanted):
+            frames = unpack(memoryview(self.encoded[int(index)].as_buffer()))
+            for number in np.unique(picks_BT[slot]):
+                out[slot, picks_BT[slot] == number] = self._image(frames[number], "image", int(index), self.channels)
+        return out
 
     def masks(self, indices: Iterable[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """The masks at `indices`, in that order: uint8 (B, H, W), class index or IGNORE, a fresh array.
@@ -237,17 +283,19 @@ class Split:
         return at[place_N[wanted]][:, :, :, 0]
 
     def _decode(self, wanted: NDArray[np.int64], column: str, channels: int) -> NDArray[np.uint8]:
-        import cv2
-
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
         encoded = self.arrow[column]
         out = np.empty((len(wanted), self.height, self.width, channels), dtype=np.uint8)
         for slot, index in enumerate(wanted):
-            data = np.frombuffer(encoded[int(index)].as_buffer(), dtype=np.uint8)
-            image = cv2.imdecode(data, flag)
-            if image is None:
-                raise ValueError(
-                    f"{self.folder / FILE}: {column} {index} does not decode: delete the folder and `dvc repro`"
-                )
-            out[slot] = image.reshape(self.height, self.width, channels)
+            out[slot] = self._image(encoded[int(index)].as_buffer(), column, int(index), channels)
         return out
+
+    def _image(self, content: Any, column: str, index: int, channels: int) -> NDArray[np.uint8]:
+        import cv2
+
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
+        if image is None:
+            raise ValueError(
+                f"{self.folder / FILE}: {column} {index} does not decode: delete the folder and `dvc repro`"
+            )
+        return np.asarray(image, dtype=np.uint8).reshape(self.height, self.width, channels)

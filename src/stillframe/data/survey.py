@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stillframe.config import Data
-from stillframe.data import idx, mask_cuts
+from stillframe.config import Clip, Data
+from stillframe.data import clip_rows, idx, mask_cuts
+from stillframe.data.clips import check
 from stillframe.data.decode import Picture, Refused, decode, resize, to_channels
 from stillframe.data.fingerprint import fingerprints
 from stillframe.data.mask_files import mask_stamps
@@ -28,7 +29,7 @@ from stillframe.data.sources import Listing, Row, to_path
 from stillframe.data.store import encode
 from stillframe.paths import replacing
 
-CHUNK_FILES, CHUNK_IDX = 64, 4000  # samples a chunk
+CHUNK_FILES, CHUNK_IDX, CHUNK_FILMS = 64, 4000, 16  # samples a chunk
 RAW_UP_TO = 256  # px: with data.store = auto smaller images are kept raw, larger ones as JPEG
 SCHEMA = pa.schema(
     [
@@ -67,18 +68,24 @@ class Rule:
     max_megapixels: float
     masks: bool = False  # a mask is read with each image
     overlap: float | None = None  # of tiles; None: the image is resized
+    clip: Clip | None = None  # the files are videos
 
     @classmethod
     def of(cls, data: Data, *, keep_images: bool = True) -> Rule:
         """From section `data`."""
-        encoding = data.store if data.store != "auto" else ("raw" if data.image_size <= RAW_UP_TO else "jpeg")
+        frames = (check(data.clip).stored or data.clip.frames) if data.clip is not None else 1
+        small = data.image_size**2 * frames <= RAW_UP_TO**2
+        encoding = data.store if data.store != "auto" else ("raw" if small else "jpeg")
         limits = (data.min_px, data.max_megapixels)
         masks = (data.masks is not None, data.masks.overlap if data.masks is not None else None)
-        return cls(data.image_size, data.resize, data.channels, encoding if keep_images else "none", *limits, *masks)
+        kept = encoding if keep_images else "none"
+        return cls(data.image_size, data.resize, data.channels, kept, *limits, *masks, data.clip)
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of a chunk."""
+        if self.clip is not None:
+            return pa.schema([*SCHEMA, ("start", pa.float64()), ("end", pa.float64())])  # s, of the part that is used
         return pa.schema([*SCHEMA, *mask_cuts.COLUMNS]) if self.masks else SCHEMA
 
 
@@ -114,9 +121,9 @@ def code() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
     own = ("survey.py", "reading.py", "decode.py", "fingerprint.py", "idx.py", "store.py")
-    for name in (*own, "mask_files.py", "mask_cuts.py", "tiles.py"):
+    for name in (*own, "mask_files.py", "mask_cuts.py", "tiles.py", "film.py", "video.py", "clips.py", "clip_rows.py"):
         digest.update((here / name).read_bytes())
-    for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "pycocotools"):
+    for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "pycocotools", "av"):
         digest.update(version(package).encode())
     return digest.hexdigest()
 
@@ -126,7 +133,7 @@ def stamp(folder: Path, row: Row) -> tuple[int, int]:
     if row.problem.startswith("path"):
         return -1, -1  # outside the source: not looked at
     try:
-        seen = to_path(folder, row.id).stat()
+        seen = to_path(folder, row.file or row.id).stat()
     except (OSError, ValueError):
         return -1, -1
     return seen.st_size, seen.st_mtime_ns
@@ -143,13 +150,14 @@ def chunks(listing: Listing, rows: list[Row], folder: Path, spool: Path, rule: R
             name = path.name.removesuffix(".gz")
             files[name] = idx.unpacked(path, spool)
             stamps[name] = (path.stat().st_size, path.stat().st_mtime_ns)
-    size = CHUNK_IDX if files else CHUNK_FILES
+    size = CHUNK_IDX if files else CHUNK_FILES if rule.clip is None else CHUNK_FILMS
     out = []
     for first in range(0, len(rows), size):
         part = tuple(rows[first : first + size])
         marks = [stamps[row.id.split("#")[0]] if files else stamp(folder, row) for row in part]
         masks = [(asdict(row.mask), mask_stamps(folder, row.mask)) if row.mask else None for row in part]
-        ids = [(row.id, row.problem, *mark, mask) for row, mark, mask in zip(part, marks, masks, strict=True)]
+        named = [(row.id, row.problem, row.start, row.end) for row in part]
+        ids = [(*name, *mark, mask) for name, mark, mask in zip(named, marks, masks, strict=True)]
         text = json.dumps([code(), asdict(rule), ids], sort_keys=True)
         out.append(Chunk(hashlib.sha256(text.encode()).hexdigest()[:32], folder, spool, part, rule, files))
     return out
@@ -202,7 +210,14 @@ def examine(row: Row, chunk: Chunk, decoder: Callable[..., Picture] = decode) ->
         **{"sums": [], "squares": [], "image": b""},
         **(mask_cuts.EMPTY if chunk.rule.masks else {}),
     }
+    if chunk.rule.clip is not None:
+        record |= {"start": row.start, "end": row.start}
     try:
+        if chunk.rule.clip is not None:
+            _check_may_be_opened(row)
+            path = to_path(chunk.folder, row.file or row.id)
+            clip_rows.examine_clip(row, path, chunk.rule.clip, chunk.rule, record)
+            return record
         picture, content = _read(row, chunk, record, decoder)
     except Refused as refusal:
         record["reason"] = record["reason"] or str(refusal)
@@ -232,13 +247,17 @@ def _read(row: Row, chunk: Chunk, record: dict[str, Any], decoder: Callable[...,
         if min(image.shape[:2]) < rule.min_px:
             raise Refused(f"too small: {image.shape[1]} x {image.shape[0]} px, less than data.min_px = {rule.min_px}")
         return Picture(image, "L", "IDX", image.shape[1], image.shape[0]), b""
-    if row.problem and not row.problem.startswith(("label", "mask", "weight", "split", "conflict")):
-        raise Refused(row.problem)  # nothing that may be opened
+    _check_may_be_opened(row)
     path = to_path(chunk.folder, row.id)
     content, seen = content_of(path, rule.max_megapixels)
     record["bytes"], record["time_ns"] = seen.st_size, seen.st_mtime_ns
     record["sha256"] = hashlib.sha256(content).hexdigest()
     return decoder(content, min_px=rule.min_px, max_megapixels=rule.max_megapixels), content
+
+
+def _check_may_be_opened(row: Row) -> None:
+    if row.problem and not row.problem.startswith(("label", "mask", "weight", "split", "conflict")):
+        raise Refused(row.problem)
 
 
 def _prepare(picture: Picture, rule: Rule, record: dict[str, Any]) -> None:

@@ -116,10 +116,11 @@ def read_table(folder: Path, data: Data) -> Listing:
         seen.setdefault(row.id, []).append(row)
     rows = [row for _, same in sorted(seen.items()) for row in _one(same)]
     ignored: Counter[str] = Counter()
-    listed = {row.id for row in rows}
+    listed = {row.file or row.id for row in rows}
     for top in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if top.is_dir() and not top.name.startswith("."):
-            extra = sum(to_id(name) not in listed for name, _ in walk(folder, top.name, ignored))
+            films = walk(folder, top.name, ignored, films=data.clip is not None)
+            extra = sum(to_id(name) not in listed for name, _ in films)
             ignored["not listed in the table"] += extra
     return Listing("table", rows, {why: count for why, count in sorted(ignored.items()) if count}, [])
 
@@ -169,7 +170,28 @@ def _row(folder: Path, cells: dict[str, str], data: Data) -> Row:
     if split and split not in SPLIT_NAMES:
         problem = problem or f"split is not train, val or test: {split!r}"
     given = SPLIT_NAMES.get(split) if split else None
-    return Row(row_id, label, given, group, weight, {name: cells[name] for name in columns.slices}, problem, mask)
+    row = Row(row_id, label, given, group, weight, {name: cells[name] for name in columns.slices}, problem, mask)
+    return row if data.clip is None else _part(row, cells, columns)
+
+
+def _part(row: Row, cells: dict[str, str], columns: Columns) -> Row:
+    """A row of a video, from `columns.start` to `columns.end`, s; its id then is "path#12.5-15"."""
+    texts = [cells[name].strip() if name else "" for name in (columns.start, columns.end)]
+    try:
+        start, end = (float(text) if text else None for text in texts)
+    except ValueError:
+        return replace(row, problem=row.problem or f"start or end is not a number: {texts}")
+    if start is None and end is None:
+        return row
+    if not (0.0 <= (start or 0.0) < (math.inf if end is None else end)):
+        return replace(row, problem=row.problem or f"start is not before end, or less than 0: {texts}")
+    name = f"{row.id}#{_plain(start or 0.0)}-{'' if end is None else _plain(end)}"
+    return replace(row, id=name, file=row.id, start=start or 0.0, end=end)
+
+
+def _plain(seconds: float) -> str:
+    """Seconds to the millisecond, without zeros at the end."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
 def _relative(folder: Path, text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +27,7 @@ from stillframe.data.film import Film, VideoFacts
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-__all__ = ["VIDEO_SUFFIXES", "VideoFacts", "frames_at", "probe", "stream"]
-
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .m2ts .mts .ts .ogv .wmv .asf .flv .3gp .3g2".split()
-)
+__all__ = ["VideoFacts", "frames_at", "probe", "stream"]
 
 
 def probe(path: Path, *, min_px: int = 1, max_megapixels: float = 100.0) -> VideoFacts:
@@ -52,7 +48,12 @@ def probe(path: Path, *, min_px: int = 1, max_megapixels: float = 100.0) -> Vide
 
 
 def frames_at(
-    path: Path, seconds_T: Sequence[float] | NDArray[np.float64], *, min_px: int = 1, max_megapixels: float = 100.0
+    path: Path,
+    seconds_T: Sequence[float] | NDArray[np.float64],
+    *,
+    min_px: int = 1,
+    max_megapixels: float = 100.0,
+    change: Callable[[Pixels], Pixels] = np.asarray,
 ) -> Pixels:
     """The frames that are being shown at some seconds: uint8 (T, H, W, C), upright, C = 1 or 3.
 
@@ -62,6 +63,8 @@ def frames_at(
             the first, one after the end the last.
         min_px: films with a shorter side are refused.
         max_megapixels: films with larger frames are refused.
+        change: what is done with each frame, say `decode.resize`, before the next is decoded: memory holds one in
+            full size.
 
     Raises:
         Refused: as `probe`, and "damaged" where a frame does not decode.
@@ -69,17 +72,15 @@ def frames_at(
     """
     wanted = np.asarray(seconds_T, dtype=np.float64)
     with _opened(path, min_px, max_megapixels, threads=1) as film:
-        facts = film.facts
-        out = np.empty((len(wanted), facts.height, facts.width, facts.channels), dtype=np.uint8)
-        order = np.argsort(wanted, kind="stable")
         shown: VideoFrame | None = None
         pixels: Pixels | None = None
-        for place in order:
+        at: dict[int, Pixels] = {}
+        for place in np.argsort(wanted, kind="stable").tolist():
             frame = film.at(float(wanted[place]))
             if frame is not shown or pixels is None:
-                shown, pixels = frame, film.pixels(frame)
-            out[place] = pixels
-    return out
+                shown, pixels = frame, change(film.pixels(frame))
+            at[place] = pixels
+    return np.stack([at[place] for place in range(len(wanted))])
 
 
 def stream(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stillframe import config
+from stillframe.data.clips import make_picks
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
 from stillframe.data.online import make_online
 from stillframe.fit import probe, pruning, teacher
@@ -111,8 +112,9 @@ class Training:
             seed=plan.seed,
             masked=bool(self.card.pixels),
         )
-        self.rows = Rows([plan.train, *augmented], self.online)
-        self.val_rows = Rows([plan.val])
+        picks = make_picks(self.card, plan.augment.temporal, seed=plan.seed)
+        self.rows = Rows([plan.train, *augmented], self.online, picks=picks)
+        self.val_rows = Rows([plan.val], views=picks.clip.views if picks is not None else 1)
         if plan.trainer.overfit_batches:
             self.val_rows = self.rows
         torch.manual_seed(plan.seed)

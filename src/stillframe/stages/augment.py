@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from stillframe.config import Augment, read_params
 from stillframe.data import policy
+from stillframe.data.clips import make_picks
 from stillframe.data.offline import ORIGIN as OFFLINE
 from stillframe.data.offline import make_copies
 from stillframe.data.online import ORIGIN as ONLINE
@@ -25,8 +27,10 @@ def check(augment: Augment, card: Card) -> dict[str, str]:
 
     Raises:
         ValueError: an unknown transform or argument, a bad value, a policy that does not keep the images' shape,
-            `where: batch` for what has no batched form, or copies without a policy for them.
+            `where: batch` for what has no batched form, copies without a policy for them, or a play of time that the
+            data do not allow.
     """
+    make_picks(card, augment.temporal, seed=0)
     shape = (card.height, card.width, card.channels)
     policy.check_policy(augment.offline, OFFLINE, shape, masked=bool(card.pixels))
     policy.check_policy(augment.online, ONLINE, shape, masked=bool(card.pixels))
@@ -41,7 +45,8 @@ def check(augment: Augment, card: Card) -> dict[str, str]:
 
 def describe(augment: Augment, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int) -> dict[str, Any]:
     """What policy.json says: each transform with the value of each argument, and how many copies were made."""
-    return {
+    told: dict[str, Any] = {"temporal": asdict(augment.temporal)} if augment.temporal is not None else {}
+    return told | {
         "name": augment.name,
         "albumentations": policy.version(),
         "seed": seed,
@@ -89,6 +94,7 @@ def run(
         train=train,
         augmented=augmented,
         augment=augment,
+        picks=make_picks(known, augment.temporal, seed=seed),
         classes=known.classes,
         name=known.name,
         seed=seed,
