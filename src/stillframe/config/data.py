@@ -14,9 +14,9 @@ from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
 class Fetch:
     """Where the images come from when they are not the user's own folder."""
 
-    kind: Literal["package", "debian", "hub", "url", "sklearn"]
-    name: str  # "elpv-dataset==1.0.0.post1", "user/dataset", "https://..."
-    sha256: str | None  # of the downloaded file; null for hub and sklearn
+    kind: Literal["package", "debian", "hub", "url", "sklearn", "made"]
+    name: str  # "elpv-dataset==1.0.0.post1", "user/dataset", "https://..."; of made: a maker in data/making.py
+    sha256: str | None  # of the downloaded file; null for hub, sklearn and made
     folder: str | None  # the part to unpack, e.g. "elpv_dataset/data"
 
 

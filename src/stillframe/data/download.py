@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlparse
 from urllib.request import urlopen
 
 from stillframe.config import Fetch
+from stillframe.data import making
 from stillframe.data.progress import bar
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -42,6 +43,8 @@ def get(fetch: Fetch, out: Path, work: Path) -> None:
         debian(fetch, out, work)
     elif fetch.kind == "url":
         unpack(check(url(fetch.name, work), fetch.sha256), out, fetch.folder)
+    elif fetch.kind == "made":
+        making.make(fetch.name, out, work, get)
     elif fetch.kind == "hub":
         hub(fetch.name, out)
     else:

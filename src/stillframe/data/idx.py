@@ -113,9 +113,13 @@ def unpacked(path: Path, folder: Path) -> Path:
     return target
 
 
-def pixels(path: Path, index: int) -> NDArray[np.uint8]:
-    """Image `index` of an unpacked idx file: uint8 (H, W, 1)."""
+def images(path: Path) -> NDArray[np.uint8]:
+    """All images of an unpacked idx file, mapped into memory: uint8 (N, H, W)."""
     head = header(path)
     count, height, width = head.sizes
-    values = np.memmap(path, dtype=np.uint8, mode="r", offset=head.offset, shape=(count, height, width))
-    return np.array(values[index])[:, :, None]
+    return np.memmap(path, dtype=np.uint8, mode="r", offset=head.offset, shape=(count, height, width))
+
+
+def pixels(path: Path, index: int) -> NDArray[np.uint8]:
+    """Image `index` of an unpacked idx file: uint8 (H, W, 1)."""
+    return np.array(images(path)[index])[:, :, None]
