@@ -28,13 +28,16 @@ def _compose(command: ArgumentParser) -> None:
     _stale(command)
 
 
+OUT = "csv, jsonl or parquet to stdout (csv), or a file that ends so; masks are written into a folder beside it"
+
+
 def _predict(command: ArgumentParser) -> None:
     patterns = "image files (videos, where the model answers clips), folders, patterns such as 'in/**/*.png'"
     command.add_argument("paths", nargs="+", metavar="PATH", help=patterns)
     command.add_argument("--model", help=MODEL)
-    command.add_argument("--out", default="csv", help="csv, jsonl or parquet to stdout (csv), or a file that ends so")
+    command.add_argument("--out", default="csv", help=OUT)
     command.add_argument("--explain", action="store_true", help="heat maps into a folder beside the output file")
-    drawn = "of videos: copies with the answers drawn into them, into this folder"
+    drawn = "of videos, and of images with masks: copies with the answers drawn into them, into this folder"
     command.add_argument("--annotate", type=Path, metavar="FOLDER", help=drawn)
     cut = "of videos: seconds of a window; cuts all of them (without it: those longer than the model's clips)"
     command.add_argument("--window", type=float, metavar="S", help=cut)

@@ -57,6 +57,8 @@ class Stages:
         facts: of the model.
     """
 
+    task = "classification"
+
     def __init__(self, folder: Path, source: Path, data: Data, *, tta: str = "none", threshold: float | None = None):
         self.source, self.data = source, data
         self.prepared, self.trained = folder / "data/prepared", folder / "artifacts/train"
@@ -65,21 +67,28 @@ class Stages:
         prepare(source, data, seed=0, out=self.prepared, work=folder / ".work")
         card = Card.read(self.prepared / "card.json")
         torch.manual_seed(0)
-        spec = NetSpec(
-            "plain_cnn", len(card.classes), card.channels, card.height, card.mean, [0.05] * card.channels, 0.0, 0.0
-        )
+        spec = self.spec(card)
         net = rebuild(spec).eval()
         self.trained.mkdir(parents=True)
         weights.save(net, self.trained / "model.safetensors")
-        write_json(self.trained / "model.json", {"task": "classification", **asdict(spec)})
+        write_json(self.trained / "model.json", {"task": self.task, **asdict(spec)})
         run = {"run_id": "r1", "git_commit": "c1", "journal": "j1", "tracking_uri": f"sqlite:///{folder}/m.db"}
         write_json(self.trained / "run.json", run)
         choices: dict[str, Any] = {"temperature": 1.3, "threshold": threshold, "tta": tta, "bins": 15, "notes": []}
         write_json(self.validated / "choices.json", choices)
-        said = predict_split(self.trained, self.prepared / "test", trainer(), tta=tta, batch_size=8)
         self.evaluated.mkdir(parents=True)
-        with_decisions(said, choices).to_parquet(self.evaluated / "predictions.parquet", index=False)
+        self.evaluate(card, choices)
         self.facts: Facts = facts_of(self.trained, self.validated, self.prepared / "card.json", data)
+
+    def spec(self, card: Card) -> NetSpec:
+        """A net that is quick to make; the small deviation makes an untrained one decide by the picture."""
+        deviation = [0.05] * card.channels
+        return NetSpec("plain_cnn", len(card.classes), card.channels, card.height, card.mean, deviation, 0.0, 0.0)
+
+    def evaluate(self, card: Card, choices: dict[str, Any]) -> None:
+        """Write predictions.parquet."""
+        said = predict_split(self.trained, self.prepared / "test", trainer(), tta=choices["tta"], batch_size=8)
+        with_decisions(said, choices).to_parquet(self.evaluated / "predictions.parquet", index=False)
 
 
 def shipment(stages: Stages, section: Export = SECTION) -> Shipment:
@@ -89,7 +98,7 @@ def shipment(stages: Stages, section: Export = SECTION) -> Shipment:
     prepared = stages.prepared
     card = Card.read(prepared / "card.json")
     nothing = prepared / "nothing"
-    lesson = Lesson("classification", 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
+    lesson = Lesson(stages.task, 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
     stages.exported.mkdir(parents=True, exist_ok=True)
     places = Places(stages.source, prepared / "test", stages.evaluated, stages.exported)
     return shipment_of(Workshop(stages.facts, section, stages.trained, lesson, seed=0), stages.data, places)

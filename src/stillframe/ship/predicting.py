@@ -14,9 +14,10 @@ from typing import Any
 
 from stillframe.data.progress import bar
 from stillframe.data.workers import cores
-from stillframe.ship.asked import asked_of, plain
+from stillframe.ship.asked import Images, asked_of, plain
 from stillframe.ship.films import Windows
 from stillframe.ship.heat import draw
+from stillframe.ship.masks import MASK
 from stillframe.ship.opening import open_model
 from stillframe.ship.stream import Answered, answer_all
 from stillframe.ship.writing import format_of, row, sink
@@ -51,9 +52,9 @@ def predict(
     Args:
         paths: files, folders, patterns.
         model: as of `open_model`.
-        out: csv, jsonl or parquet for stdout, or a file name that ends so.
+        out: csv, jsonl or parquet for stdout, or a file name that ends so; masks lie in a folder beside that file.
         explain: heat maps into a folder beside the output file.
-        annotate: of videos: a folder for copies with the answers drawn into them.
+        annotate: of videos, and of images with masks: a folder for copies with the answers drawn into them.
         window: of videos: s, cuts every one into windows of so many seconds; None: those longer than what evaluate
             looked at, into windows as long as the model's clips.
         stride: of videos: s from one window's begin to the next; None: as long as a window.
@@ -69,6 +70,8 @@ def predict(
     if (batch is not None and batch < 1) or threads < 0:
         raise ValueError(f"--batch {batch} --threads {threads}: at least 1, and 0 or more")
     opened = open_model(model, threads=threads)
+    if opened.facts.answer == MASK:
+        return _masks(opened, paths, out, heat, cut, annotate, threads or cores(), quiet)
     asked, ignored = asked_of(opened.facts, cut, annotate), Counter[str]()
     total = asked.total(paths, quick=quiet)
     if not total:
@@ -86,6 +89,37 @@ def predict(
             write(row(one, one.name.path, name, opened.facts.classes) | asked.place(one.name))
             advance(asked.answered(one))
         asked.end()
+    done = Done(counts[False], counts[True], time.monotonic() - begun)
+    if not quiet:
+        _say(done, asked.unit, refused, ignored)
+    return done
+
+
+def _masks(
+    model: Any,
+    paths: list[str],
+    out: str,
+    heat: Path | None,
+    cut: Windows,
+    overlays: Path | None,
+    threads: int,
+    quiet: bool,
+) -> Done:
+    from stillframe.ship.mask_predicting import Folders, answer_masks
+
+    if heat is not None:
+        raise ValueError("--explain is about labels: this model answers masks; --annotate FOLDER draws them")
+    folders, asked, ignored = Folders.of(out, overlays), Images(model.facts, cut, None), Counter[str]()
+    if not asked.total(paths, quick=True):
+        raise ValueError(f"no images in {', '.join(paths)}")
+    begun, counts, refused = time.monotonic(), Counter[bool](), list[str]()
+
+    def note(path: str, reason: str) -> None:
+        counts[bool(reason)] += 1
+        if reason and len(refused) < SHOWN:
+            refused.append(f"  {path}: {reason}")
+
+    answer_masks(model, paths, out, folders, asked, threads=threads, quiet=quiet, note=note, ignored=ignored)
     done = Done(counts[False], counts[True], time.monotonic() - begun)
     if not quiet:
         _say(done, asked.unit, refused, ignored)

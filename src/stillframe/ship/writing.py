@@ -17,6 +17,7 @@ from stillframe.paths import replacing
 from stillframe.ship.stream import Answered
 
 FORMATS = ("csv", "jsonl", "parquet")
+NESTED = {"probability": "probabilities", "share": "shares"}  # columns <word>/<class> -> their object in JSON lines
 ROWS = 8192  # of a Parquet row group
 Write = Callable[[Answered[Any], str], None]
 
@@ -58,9 +59,15 @@ def format_of(out: str) -> tuple[str, Path | None]:
 
 @contextmanager
 def sink(out: str, classes: list[str], more: Sequence[str] = ()) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that takes the rows. A file is there whole at the end, or not at all."""
+    """Yield a function that takes the rows of labels. A file is there whole at the end, or not at all."""
+    with table(out, columns(classes, more)) as write:
+        yield write
+
+
+@contextmanager
+def table(out: str, names: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that takes rows of these columns. A file is there whole at the end, or not at all."""
     kind, path = format_of(out)
-    names = columns(classes, more)
     if path is None:
         with _writer(kind, sys.stdout.buffer, names) as write:
             yield write
@@ -90,9 +97,15 @@ def _writer(kind: str, file: IO[bytes], names: list[str]) -> Iterator[Callable[[
 
 
 def _json_line(text: IO[str], values: dict[str, Any]) -> None:
-    flat = {key: value for key, value in values.items() if not key.startswith("probability/")}
-    nested = {key.removeprefix("probability/"): value for key, value in values.items() if key not in flat}
-    text.write(json.dumps({**flat, "probabilities": nested}, ensure_ascii=False) + "\n")
+    """Columns of one number a class become one object."""
+    line: dict[str, Any] = {}
+    for key, value in values.items():
+        kind, mark, name = key.partition("/")
+        if mark and kind in NESTED:
+            line.setdefault(NESTED[kind], {})[name] = value
+        else:
+            line[key] = value
+    text.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -100,7 +113,7 @@ def _parquet(file: IO[bytes], names: list[str]) -> Iterator[Callable[[dict[str, 
     import pyarrow as pa
     from pyarrow import parquet
 
-    words = ("path", "predicted", "reason", "heat")
+    words = ("path", "predicted", "reason", "heat", "mask", "overlay")
     schema = pa.schema([(name, pa.string() if name in words else pa.float32()) for name in names])
     waiting: list[dict[str, Any]] = []
     with parquet.ParquetWriter(file, schema) as writer:
