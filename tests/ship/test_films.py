@@ -100,7 +100,7 @@ def test_all_formats_hold_the_seconds(model: Brightness, videos: Path, tmp_path:
         table["start"].notna(), None
     ).tolist()
     assert "12 windows" in summary and "refused: 2" in summary and "predicting, seconds: 11 of 11" in summary
-    assert "not a video by name 1" in summary
+    assert "not a video by name or content 1" in summary
     assert main(["predict", str(videos), "--quiet"]) == 0
     assert capfd.readouterr().out.startswith("path,start,end,predicted,confidence,")
 

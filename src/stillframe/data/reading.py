@@ -1,4 +1,4 @@
-"""One image by its path or its id, judged as preprocessing judges it: what predicts sees what training saw."""
+"""One image or video by its path or its id, judged as preprocessing judges it: what predicts sees what training saw."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stillframe.config import Data
 from stillframe.data import idx
 from stillframe.data.decode import Picture, Refused, decode
 from stillframe.data.sources import detect, to_path
+from stillframe.data.views import Reading
 
 
 def content_of(path: Path, max_megapixels: float) -> tuple[bytes, os.stat_result]:
@@ -45,8 +46,15 @@ def read_image(path: Path, *, min_px: int, max_megapixels: float) -> Picture:
     return decode(content, min_px=min_px, max_megapixels=max_megapixels)
 
 
+def part_of(folder: Path, row_id: str) -> tuple[Path, float, float | None]:
+    """File, begin and end (s; None: to the end) of a part of a video by its id, "path#12.5-15"."""
+    name, _, span = row_id.rpartition("#")
+    start, _, end = span.partition("-")
+    return to_path(folder, name), float(start), float(end) if end else None
+
+
 class Originals:
-    """The source's images by the ids of prepared rows, as files or as rows of idx files."""
+    """The source's images by the ids of prepared rows, as files or as rows of idx files; of videos their views."""
 
     def __init__(self, folder: Path, data: Data, unpacked: Path) -> None:
         """Open a source.
@@ -69,10 +77,14 @@ class Originals:
                 self.files[path.name.removesuffix(".gz")] = idx.unpacked(path, unpacked)
 
     def __call__(self, row_id: str) -> Picture:
-        """The image of a row (Refused: it is no longer what was prepared)."""
+        """The image of a row, or all views (V, T, H, W, C) of a video (Refused: it is no longer what was prepared)."""
         if self.files:
             name, number = row_id.split("#")
             image = idx.pixels(self.files[name], int(number))
             return Picture(image, "L", "IDX", image.shape[1], image.shape[0])
-        path = to_path(self.folder, row_id)
+        path, clip = to_path(self.folder, row_id), self.data.clip
+        if clip is not None:
+            read = Reading(clip.frames, clip.fps, clip.views, self.data.min_px, self.data.max_megapixels)
+            path, start, end = (path, 0.0, None) if path.is_file() else part_of(self.folder, row_id)
+            return read(path, start=start, end=end)
         return read_image(path, min_px=self.data.min_px, max_megapixels=self.data.max_megapixels)

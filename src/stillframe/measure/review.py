@@ -123,11 +123,22 @@ def suspected_label_errors(label_N: ArrayLike, probabilities_NK: ArrayLike) -> N
     return np.asarray(reached_NK.any(1) & (likely_N != label_N))
 
 
+def timelines(predictions: pd.DataFrame) -> list[str]:
+    """As JSON, of each row the probability of its `answer` and of its `label` in each view of the video, in order."""
+    out = []
+    columns = (predictions[name].to_list() for name in ("view_probabilities", "predicted", "label"))
+    for views, predicted, label in zip(*columns, strict=True):
+        share_VK = np.stack(list(views)).round(4)
+        out.append(json.dumps({"answer": share_VK[:, predicted].tolist(), "label": share_VK[:, label].tolist()}))
+    return out
+
+
 def gallery_table(predictions: pd.DataFrame, classes: Sequence[str], most: int) -> pd.DataFrame:
     """The errors, the most confident one first.
 
     Args:
-        predictions: columns index, id, label, predicted, confidence, probabilities; the whole split.
+        predictions: columns index, id, label, predicted, confidence, probabilities; the whole split. With the column
+            view_probabilities the table has one more, `timeline`: see `timelines`.
         classes: names.
         most: rows, at most.
 
@@ -149,6 +160,8 @@ def gallery_table(predictions: pd.DataFrame, classes: Sequence[str], most: int) 
             "suspected_label_error": suspected_label_errors(predictions["label"], probabilities_NK),
         }
     )
+    if "view_probabilities" in predictions:
+        table["timeline"] = timelines(predictions)
     wrong = table[table["actual"] != table["predicted"]]
     wrong = wrong.sort_values(["confidence", "id"], ascending=[False, True], kind="stable").head(most)
     wrong = wrong.reset_index(drop=True)

@@ -81,7 +81,8 @@ def weak_points(found: Inputs) -> list[str]:
             else (f"{words.percent(row[kind.lead])} right")
         )
         notes.append(
-            f"The weakest slice is {row['slice']} = {row['value']}: {what} [{bounds}] on {int(row['n']):,} images."
+            f"The weakest slice is {row['slice']} = {row['value']}: {what} [{bounds}] on "
+            f"{int(row['n']):,} {found.things}."
         )
     if len(found.confusion):
         wrong = found.confusion[found.confusion["actual"] != found.confusion["predicted"]]

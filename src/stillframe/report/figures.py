@@ -290,8 +290,8 @@ def per_class_bars(table: pd.DataFrame, kinds: Sequence[tuple[str, str]] = LABEL
 
 
 @styled
-def class_balance(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> Figure:
-    """Images of each class in each split; of many classes the largest."""
+def class_balance(counts: dict[str, dict[str, int]], classes: Sequence[str], unit: str = "images") -> Figure:
+    """Images (or clips) of each class in each split; of many classes the largest."""
     total = {name: sum(split.get(name, 0) for split in counts.values()) for name in classes}
     shown = sorted(classes, key=lambda name: -total[name])[:MOST_BARS] if len(classes) > MOST_BARS else list(classes)
     shown = shown[::-1]
@@ -305,7 +305,7 @@ def class_balance(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> 
     for place, images in enumerate(left):
         axes.text(images + left.max() * 0.01, place, f"{int(images):,}", va="center", fontsize=9)
     axes.set_yticks(np.arange(len(shown)), [short(name) for name in shown])
-    axes.set(xlabel="images", xlim=(0, left.max() * 1.1), ylim=(-0.6, len(shown) - 0.4))
+    axes.set(xlabel=unit, xlim=(0, left.max() * 1.1), ylim=(-0.6, len(shown) - 0.4))
     axes.grid(False, axis="y")
     title = "Images by class and split"
     axes.set_title(title if len(shown) == len(classes) else f"{title}: the {len(shown)} largest classes", pad=9)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from stillframe.paths import read_json
-from stillframe.report.kinds import LABELS, MASKS, Kind
+from stillframe.report.kinds import CLIPS, LABELS, MASKS, Kind
 from stillframe.sample import SPLITS, Card
 
 SMALL_FILE = 48_000  # bytes; a larger picture is made smaller for the page
@@ -69,7 +69,17 @@ class Inputs:
     @property
     def kind(self) -> Kind:
         """The words for what was answered."""
-        return MASKS if self.masked else LABELS
+        return MASKS if self.masked else CLIPS if self.card.frames > 1 else LABELS
+
+    @property
+    def thing(self) -> str:
+        """What one sample is called."""
+        return "clip" if self.card.frames > 1 else "image"
+
+    @property
+    def things(self) -> str:
+        """The same in the plural."""
+        return f"{self.thing}s"
 
 
 def read_inputs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ LABELS = Kind(
     confusion="Test images by actual and predicted class",
     slices="Intervals by Wilson's method.",
 )
+CLIPS = replace(LABELS, unit="clips", support="clips", confusion="Test clips by actual and predicted class")
 MASKS = Kind(
     unit="pixels",
     support="pixels",

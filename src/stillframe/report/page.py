@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def draw(found: Inputs, out: Path) -> dict[str, str]:
     if len(found.per_class):
         drawn["per_class"] = figures.per_class_bars(found.per_class, found.kind.bars)
     if any(found.card.counts.get(split) for split in found.card.counts):
-        drawn["class_balance"] = figures.class_balance(found.card.counts, classes)
+        drawn["class_balance"] = figures.class_balance(found.card.counts, classes, found.things)
     paths = {name: figures.save(figure, out / f"{name}.png") for name, figure in drawn.items()}
     return {name: data_uri(path.read_bytes(), "png") for name, path in paths.items()}
 
@@ -118,6 +119,7 @@ def context(
 
     mood, verdict = words.judgement(found)
     loaded = yaml.safe_load(params) if params else {}
+    wide = 960 if found.masked or found.card.frames > 1 else 360  # px: several pictures side by side
     values: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
     return dict(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -146,9 +148,9 @@ def context(
         wide=WIDE_TABLE,
         confusions=_confusions(found) if len(found.confusion) else [],
         slices=_slice_rows(found),
-        gallery=_pictures(found.gallery, evaluated, evaluated / "gallery", most_px=960 if found.masked else 360),
+        gallery=_pictures(found.gallery, evaluated, evaluated / "gallery", most_px=wide),
         legend=_legend(found),
-        explained=_pictures(found.explain, evaluated / "explain"),
+        explained=_pictures(found.explain, evaluated / "explain", most_px=wide if found.card.frames > 1 else 360),
         shipped=words.shipped(found),
         variants=words.variant_rows(found),
         params=params,
@@ -184,7 +186,7 @@ def _score_rows(found: Inputs) -> list[dict[str, str]]:
             rows.append(
                 {
                     "title": title,
-                    "meaning": found.kind.meanings.get(name, meaning),
+                    "meaning": found.kind.meanings.get(name, meaning.replace("image", found.thing)),
                     "test": words.shown(found.metrics[name], as_percent),
                     "interval": words.interval(found.intervals.get(name), as_percent),
                     "val": words.shown(found.val_metrics.get(name), as_percent),
@@ -255,8 +257,22 @@ def _pictures(table: pd.DataFrame, *folders: Path, most_px: int = 360) -> list[d
         inside = [found for folder in folders if (found := picture(folder / str(row["file"]), most_px)) is not None]
         suspected = str(row.get("suspected_label_error", False)) == "True"
         known = {str(name): value for name, value in row.items()}
+        known["timeline"] = _timeline(
+            str(row.get("timeline", "")), answered_right=row.get("actual") == row.get("predicted")
+        )
         rows.append({**known, "picture": inside[0] if inside else None, "suspected": suspected})
     return rows
+
+
+def _timeline(text: str, *, answered_right: bool) -> list[tuple[str, str]]:
+    """Of a clip the lines over its views, as points of an SVG of 100 x 24 and a CSS class; [] of a single view."""
+    if not text:
+        return []
+    lines = {name: share for name, share in json.loads(text).items() if name == "answer" or not answered_right}
+    return [
+        (" ".join(f"{100 * at / (len(share) - 1):.1f},{23 - 22 * value:.1f}" for at, value in enumerate(share)), name)
+        for name, share in lines.items()
+    ]
 
 
 def _legend(found: Inputs) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ import torch
 
 from stillframe.data.store import Split
 from stillframe.data.strip import strip
+from stillframe.measure.review import timelines
 from stillframe.measure.tables import write_csv
 from stillframe.nets.build import Net
 from stillframe.nets.explain import explain
@@ -53,6 +54,9 @@ def draw_explanations(net: Net, predictions: pd.DataFrame, card: Card, test: Pat
         predicted=[card.classes[label] for label in rows["predicted"]],
         method=method,
     )
+    if "view_probabilities" in rows:
+        listed["timeline"] = timelines(rows)
+        columns = [*columns, "timeline"]
     for name, image_HWC, heat_HW in zip(listed["file"], image_BHWC, heat_BHW, strict=True):
         cv2.imwrite(str(out / name), under_heat(image_HWC, heat_HW)[..., ::-1])
     write_csv(out / "explain.csv", listed[columns])

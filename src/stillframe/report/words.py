@@ -59,17 +59,17 @@ def headline(found: Inputs) -> str:
     span = f" [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]" if bounds else ""
     trivial = percent(float(found.baseline[kind.lead])) if "class" in found.baseline else ""
     if found.masked:
-        text = f"On {images:,} test images this model's {kind.lead_title} is {percent(value)}{span}"
+        text = f"On {images:,} test {found.things} this model's {kind.lead_title} is {percent(value)}{span}"
         more = f"; answering “{found.baseline['class']}” everywhere would have {trivial}" if trivial else ""
     else:
-        text = f"On {images:,} test images this model is right in {percent(value)}{span} of cases"
+        text = f"On {images:,} test {found.things} this model is right in {percent(value)}{span} of cases"
         more = f"; always answering “{found.baseline['class']}” would be right in {trivial}" if trivial else ""
     return f"{text}{more}."
 
 
 def title(found: Inputs) -> str:
     """The page's title."""
-    value, images = percent(found.metrics[found.kind.lead]), f"{test_images(found):,} test images"
+    value, images = percent(found.metrics[found.kind.lead]), f"{test_images(found):,} test {found.things}"
     said = f"{found.kind.lead_title} {value}" if found.masked else f"{value} right"
     return f"{found.card.name}: {said} on {images}"
 
@@ -112,7 +112,8 @@ def caveats(found: Inputs, params: dict[str, Any]) -> list[str]:
     across = leaks.get("near_pairs_across_splits", 0) + leaks.get("exact_across_splits", 0)
     if across:
         notes.append(
-            f"{across} pairs of equal or nearly equal images lie in different splits: the test scores may be too good."
+            f"{across} pairs of equal or nearly equal {found.things} lie in different splits: "
+            "the test scores may be too good."
         )
     if leaks.get("source_groups_across_splits"):
         notes.append(
@@ -122,7 +123,7 @@ def caveats(found: Inputs, params: dict[str, Any]) -> list[str]:
     columns = params.get("data", {}).get("columns") or {}
     if columns and not columns.get("group"):
         notes.append(
-            "The data names no groups (data.columns.group), so images of one physical object may fall on both "
+            f"The data names no groups (data.columns.group), so {found.things} of one physical object may fall on both "
             "sides of the split; then the scores are better than on objects never seen."
         )
     notes += found.notes + found.choices.get("notes", []) + found.audit.get("warnings", [])
@@ -158,10 +159,12 @@ def audit_facts(found: Inputs) -> list[tuple[str, str]]:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in bad.items())
     facts.append(("refused (quarantine)", f"{sum(bad.values()):,}" + (f": {reasons}" if bad else "")))
     exact, near = audit.get("exact", {}), audit.get("near", {})
-    facts.append(("exact duplicates", f"{exact.get('images', 0):,} images in {exact.get('groups', 0):,} groups"))
-    facts.append(("near duplicates", f"{near.get('images', 0):,} images in {near.get('groups', 0):,} groups"))
+    facts.append(
+        ("exact duplicates", f"{exact.get('images', 0):,} {found.things} in {exact.get('groups', 0):,} groups")
+    )
+    facts.append(("near duplicates", f"{near.get('images', 0):,} {found.things} in {near.get('groups', 0):,} groups"))
     if audit.get("conflicts"):
-        facts.append(("one image under two labels", f"{audit['conflicts']:,}"))
+        facts.append((f"one {found.thing} under two labels", f"{audit['conflicts']:,}"))
     for key, title in (("modes", "colour modes"), ("formats", "file formats"), ("sizes", "sizes, px")):
         if audit.get(key):
             most = sorted(audit[key].items(), key=lambda item: -item[1])
@@ -201,7 +204,7 @@ def training_facts(found: Inputs) -> list[tuple[str, str]]:
     names = {"precision": "precision", "batch_size": "batch size", "lr": "peak learning rate"}
     rows += [(title, str(facts[key])) for key, title in names.items() if key in facts]
     if "images_per_s" in facts:
-        rows.append(("images per second", f"{facts['images_per_s']:,.0f}"))
+        rows.append((f"{found.things} per second", f"{facts['images_per_s']:,.0f}"))
     return rows
 
 
@@ -219,7 +222,11 @@ def augmentation(found: Inputs) -> list[tuple[str, str]]:
     for key, title in (("offline", "offline, on stored copies"), ("online", "online, drawn anew each epoch")):
         if isinstance(policy.get(key), list):
             rows.append((title, transform_names(policy[key])))
-    for key, title in (("copies", "copies of each train image"), ("balance", "balancing"), ("where", "applied on")):
+    for key, title in (
+        ("copies", f"copies of each train {found.thing}"),
+        ("balance", "balancing"),
+        ("where", "applied on"),
+    ):
         if key in policy and not isinstance(policy[key], (dict, list)):
             rows.append((title, str(policy[key])))
     return rows

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import stillframe
 from stillframe.ship.facts import Facts, digest_of
@@ -31,7 +32,10 @@ from stillframe.ship.model import Exported
 
 CODE = Path(__file__).with_name("mlflow_model.py")
 SERVED = "stillframe_served"
-CARRIED = ("__init__", "paths", "sample", "data/__init__", "data/decode", "ship/__init__", "ship/facts", "ship/model")
+CARRIED = (
+    *("__init__", "paths", "sample", "data/__init__", "data/decode", "data/film", "data/video", "data/views"),
+    *("ship/__init__", "ship/facts", "ship/model"),
+)
 NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")
 FOLDER = "serving"  # among the artifacts of a run; below it one folder a file, by its digest
 
@@ -73,15 +77,17 @@ def _save(file: Path, facts: Facts, work: Path, to: Path) -> None:
     import pandas as pd
     from mlflow import pyfunc
 
-    example = png(np.full((facts.size, facts.size, 3), 128, dtype=np.uint8))
+    picture, column = np.full((facts.size, facts.size, 3), 128, dtype=np.uint8), _column(facts)
+    example = png(picture) if facts.frames == 1 else _mp4(picture, facts.frames)
+    needed = NEEDED if facts.frames == 1 else (*NEEDED, "av")
     pyfunc.save_model(
         str(to),
         python_model=str(_renamed(CODE, work / CODE.name)),
         artifacts={"file": str(file.resolve())},
         code_paths=[str(_carried(work / SERVED))],
         signature=_signature(facts),
-        input_example=pd.DataFrame({"image": [example]}),
-        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *NEEDED)],
+        input_example=pd.DataFrame({column: [example]}),
+        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *needed)],
         metadata={"stillframe": facts.metadata(), "digest": f"sha256:{digest_of(file)}"},
     )
 
@@ -115,13 +121,33 @@ def _renamed(source: Path, to: Path) -> Path:
     return to
 
 
+def _column(facts: Facts) -> str:
+    return "image" if facts.frames == 1 else "video"
+
+
+def _mp4(picture_HWC: NDArray[np.uint8], frames: int) -> bytes:
+    """A video that stands still."""
+    import av
+
+    side = 2 * max(8, picture_HWC.shape[0] // 2)  # codecs want even sides
+    picture = np.resize(picture_HWC, (side, side, 3))
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        with av.open(file.name, "w", format="mp4") as container:
+            film = container.add_stream("mpeg4", rate=10)
+            film.width, film.height, film.pix_fmt = side, side, "yuv420p"
+            for _ in range(frames):
+                container.mux(film.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            container.mux(film.encode())
+        return Path(file.name).read_bytes()
+
+
 def _signature(facts: Facts) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     shares = ["probability", *(f"probability/{name}" for name in facts.classes)]
     answer = [ColSpec("string", "decision"), *(ColSpec("double", name) for name in shares)]
-    return ModelSignature(Schema([ColSpec("binary", "image")]), Schema(answer))
+    return ModelSignature(Schema([ColSpec("binary", _column(facts))]), Schema(answer))
 
 
 if __name__ == "__main__":

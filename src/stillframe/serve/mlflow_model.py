@@ -6,7 +6,9 @@ pickled. It may import only what `flavour.CARRIED` lists, by `from`: `flavour` r
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pandas as pd
@@ -15,14 +17,18 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from stillframe.data.decode import Refused, decode, prepare
-from stillframe.ship.model import Exported
+from stillframe.data.decode import Refused, decode
+from stillframe.data.views import Reading
+from stillframe.ship.model import Exported, shown
 
 BATCH = 32  # images asked at a time
 
 
 class Model(PythonModel):  # type: ignore[misc]
-    """Takes a table with the column `image`, the bytes of image files; gives `decision` and the probabilities."""
+    """Takes a table with the column `image`, the bytes of image files; gives `decision` and the probabilities.
+
+    A model of clips takes the column `video`, the bytes of video files.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the file."""
@@ -34,7 +40,8 @@ class Model(PythonModel):  # type: ignore[misc]
         Raises:
             MlflowException: an image is refused (a 400 of `mlflow models serve`); with its place and its reason.
         """
-        facts, contents = self.file.facts, list(model_input["image"])
+        facts = self.file.facts
+        contents = list(model_input["image" if facts.frames == 1 else "video"])
         rows: list[dict[str, Any]] = []
         for first in range(0, len(contents), BATCH):
             some = enumerate(contents[first : first + BATCH], first)
@@ -48,11 +55,24 @@ class Model(PythonModel):  # type: ignore[misc]
 
     def _picture(self, at: int, content: bytes) -> Any:
         facts = self.file.facts
+        what, read = ("image", self._image) if facts.frames == 1 else ("video", self._video)
         try:
-            picture = decode(content, min_px=facts.min_px, max_megapixels=facts.max_megapixels)
+            return read(content)
         except Refused as refusal:
-            raise MlflowException(f"image {at}: {refusal}", INVALID_PARAMETER_VALUE) from None
-        return prepare(picture.image, facts.size, facts.resize, facts.channels)
+            raise MlflowException(f"{what} {at}: {refusal}", INVALID_PARAMETER_VALUE) from None
+
+    def _image(self, content: bytes) -> Any:
+        facts = self.file.facts
+        return shown(decode(content, min_px=facts.min_px, max_megapixels=facts.max_megapixels).image, facts)
+
+    def _video(self, content: bytes) -> Any:
+        """All views of a video, from a file: videos are sought in."""
+        facts = self.file.facts
+        read = Reading(facts.frames, facts.fps, facts.views, facts.min_px, facts.max_megapixels)
+        with NamedTemporaryFile(prefix="stillframe-") as file:
+            file.write(content)
+            file.flush()
+            return read(Path(file.name), change=partial(shown, facts=facts)).image
 
 
 set_model(Model())

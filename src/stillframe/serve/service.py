@@ -178,8 +178,8 @@ class Service:
             if about.seconds > most:
                 long = f"{about.seconds:.1f} s, more than {most:g} (serve: max_seconds)"
                 raise Refused(f"too large: {long}; `stillframe predict` gives a long video a timeline")
-            picture = read_whole(Path(file.name), about, limits)
-        return Read(shown(picture.image, limits), _file_of(picture, round(about.seconds, 3)))
+            picture = read_whole(Path(file.name), limits)
+        return Read(picture.image, _file_of(picture, round(about.seconds, 3)))
 
     def _answers(self, pictures: Sequence[Pixels]) -> Answers:
         with self._alone:

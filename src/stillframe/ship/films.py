@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from stillframe.data.decode import Picture, Pixels, Refused
-from stillframe.data.video import VideoFacts, frames_at, probe, stream
+from stillframe.data.video import VideoFacts, stream
+from stillframe.data.views import Reading
 from stillframe.ship.facts import Facts
 from stillframe.ship.found import Found
 from stillframe.ship.model import shown
@@ -85,10 +86,10 @@ def parts(found: Iterable[Found], facts: Facts, cut: Windows) -> Iterator[Part]:
             about = judged(one, facts)
             windows = cut.of(facts, about.seconds)
             if windows is None:
-                yield Part(one.path, 0.0, about.seconds, about.seconds, partial(read_whole, path, about, facts))
+                yield Part(one.path, 0.0, about.seconds, about.seconds, partial(read_whole, path, facts))
                 continue
             for start, end, clip in windows_of(path, about, facts, *windows):
-                yield Part(one.path, start, end, end - passed, _known(Picture(clip, *_described(about))))
+                yield Part(one.path, start, end, end - passed, _known(_picture(clip, about)))
                 passed = end
         except Refused as refusal:
             yield Part(one.path, None, None, 0.0, _raising(refusal))
@@ -98,10 +99,17 @@ def judged(one: Found, facts: Facts) -> VideoFacts:
     """What a video is (Refused: it is not answered)."""
     if one.problem:
         raise Refused(one.problem)
-    try:
-        return probe(Path(one.path), min_px=facts.min_px, max_megapixels=facts.max_megapixels)
-    except OSError as error:
-        raise Refused(f"unreadable: {error.strerror or error}") from None
+    return reading(facts).judge(Path(one.path))
+
+
+def reading(facts: Facts) -> Reading:
+    """How the videos of a model are read."""
+    return Reading(facts.frames, facts.fps, facts.views, facts.min_px, facts.max_megapixels)
+
+
+def read_whole(path: Path, facts: Facts) -> Picture:
+    """The clips that evaluate takes of a video, as the net is shown them: (V, T, S, S, C) (Refused: the reason)."""
+    return reading(facts)(path, change=partial(shown, facts=facts))
 
 
 def windows_of(
@@ -138,22 +146,8 @@ def windows_of(
         yield max(0.0, (number - frames) * step), about.seconds, np.stack(held)
 
 
-def read_whole(path: Path, about: VideoFacts, facts: Facts) -> Picture:
-    """The clips that evaluate takes of a video: (V, T, H, W, C), unprepared.
-
-    Raises:
-        Refused: a frame does not decode, or the file is gone.
-    """
-    at = (np.arange(facts.frames) + 0.5) / facts.frames * about.seconds
-    try:
-        clip = frames_at(path, at, min_px=facts.min_px, max_megapixels=facts.max_megapixels)
-    except OSError as error:
-        raise Refused(f"unreadable: {error.strerror or error}") from None
-    return Picture(clip[None], *_described(about), about.frames)
-
-
-def _described(about: VideoFacts) -> tuple[str, str, int, int]:
-    return "L" if about.channels == 1 else "RGB", about.format, about.width, about.height
+def _picture(clip: Pixels, about: VideoFacts) -> Picture:
+    return Picture(clip, "L" if about.channels == 1 else "RGB", about.format, about.width, about.height, about.frames)
 
 
 def _known(picture: Picture) -> Callable[[], Picture]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.data.sources import walk
-from stillframe.data.video import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,5 @@ def _below(text: str, ignored: Counter[str], videos: bool) -> Iterator[Found]:
     if not path.is_dir():
         yield Found(text)
         return
-    if videos:
-        for below in sorted(path.rglob("*")):
-            if below.suffix.lower() in VIDEO_SUFFIXES:
-                yield Found(str(below))
-            elif below.is_file():
-                ignored["not a video by name"] += 1
-        return
-    for inside, problem in walk(path, ".", ignored):
+    for inside, problem in walk(path, ".", ignored, films=videos):
         yield Found(str(path / inside.removeprefix("./")), problem)

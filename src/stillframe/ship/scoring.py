@@ -22,6 +22,7 @@ from stillframe.ship.stream import answer_all
 
 SHOWN = ("accuracy", "f1_macro")  # scores of the table
 LONGEST_S = 2.0  # of one measurement of speed
+BATCH_BYTES = 64 << 20  # of pixels that one measurement asks about
 DIGITS = 10  # of written scores, as in measure.tables
 
 
@@ -104,7 +105,8 @@ def refusal(found: dict[str, Any], judged: dict[str, int], bound: Bound) -> str:
 
 
 def speed(file: Exported, image: NDArray[np.uint8], *, runs: int, batch: int) -> Speed:
-    """Time a file on one image, and on a batch of copies of it; the first calls are not counted."""
+    """Time a file on one image (or clip), and on a batch of copies of it; the first calls are not counted."""
+    batch = max(1, min(batch, BATCH_BYTES // image.nbytes))  # clips of large frames are large
     one_NHWC, many_NHWC = image[None], np.repeat(image[None], batch, axis=0)
     single = _times(file, one_NHWC, runs)
     several = _times(file, many_NHWC, max(3, runs // batch))

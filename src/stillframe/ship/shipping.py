@@ -92,13 +92,14 @@ class Shipment:
         return rows
 
     def example(self) -> NDArray[np.uint8]:
-        """A raw test image, of which the speed is measured."""
-        return self.originals(str(self.said["id"].iloc[0])).image
+        """A raw test image (of a video one clip), of which the speed is measured."""
+        image = self.originals(str(self.said["id"].iloc[0])).image
+        return image if image.ndim < 5 else image[0]
 
     def validate(self, file: Exported) -> dict[str, float]:
         """A file's scores over the raw validation files: what a choice between files may look at."""
-        table = Split(self.shop.lesson.val).table
-        answers = self.ask(file, list(table["id"]))
+        table = Split(self.shop.lesson.val).table.drop_duplicates("source_id")  # a video has a row a view
+        answers = self.ask(file, list(table["source_id"]))
         return scoring.scores(table["label"].to_numpy(dtype=np.int64), answers.decision_N, self.facts.classes)
 
     def _rows(self, paths: list[Path]) -> list[dict[str, Any]]:
@@ -129,6 +130,7 @@ class Shipment:
             "model": {"metrics": self.model_metrics()},
             "bound": asdict(self.section.bound),
             **self.judged(),
+            **({"frames": self.facts.frames} if self.facts.frames > 1 else {}),  # of a clip
             "threads": self.threads,
             "batch_size": self.section.batch_size,
         }

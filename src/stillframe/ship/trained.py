@@ -30,6 +30,7 @@ def facts_of(trained: Path, validated: Path, card: Path, data: Data) -> Facts:
         read_json(validated / "choices.json"),
         read_json(trained / "model.json"),
     )
+    clip = card_facts.clip or {}
     run = trained / "run.json"
     origin = read_json(run) if run.exists() else {}
     return Facts(
@@ -49,6 +50,10 @@ def facts_of(trained: Path, validated: Path, card: Path, data: Data) -> Facts:
         data_hash=card_facts.split_hash,
         run_id=origin.get("run_id"),
         git_commit=origin.get("git_commit"),
+        frames=card_facts.frames,
+        fps=clip.get("fps"),
+        sampling=clip.get("sampling"),
+        views=clip.get("views", 1),
         answer=find(model["task"]).answer,
         overlap=data.masks.overlap if data.masks is not None else None,
     )

@@ -24,7 +24,8 @@ def table_of(table: dict[str, Any]) -> str:
     """All variants, one a line, the chosen one marked; the model above them."""
     model = table["model"]["metrics"]
     titles = [TITLES.get(name, name) for name in model]
-    head = ("variant", "size", "p50 ms", "p99 ms", "images/s", *titles, "largest dp", "changed")
+    rate = "clips/s" if "frames" in table else "images/s"
+    head = ("variant", "size", "p50 ms", "p99 ms", rate, *titles, "largest dp", "changed")
     rows = [head, ("the model", "", "", "", "", *(f"{value:.4f}" for value in model.values()), "", "")]
     decisions = f"{table['pixels']:,} px" if "pixels" in table else f"{table['images']:,}"
     for row in table["variants"]:
