@@ -149,7 +149,7 @@ ONLINE = [{"D4": {"p": 1.0}}, {"Affine": {"rotate": [-20, 20], "p": 1.0}}]
 def test_offline_copies_loader_and_preview(tmp_path, scenes, encoding):
     train = write(tmp_path / "train", scenes, encoding)
     augment = Augment(
-        "both", [{"ElasticTransform": {"alpha": 20.0, "sigma": 5.0, "p": 1.0}}], 1, "none", ONLINE, "item"
+        "both", [{"ElasticTransform": {"alpha": 20.0, "sigma": 5.0, "p": 1.0}}], 1, "none", ONLINE, "item", None
     )
     offline.make_copies(train, augment, seed=0, out=tmp_path / "augmented", work=tmp_path / "work")
     copies = Split(tmp_path / "augmented")

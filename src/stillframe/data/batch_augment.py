@@ -41,7 +41,7 @@ class BatchPolicy:
         if image_BCHW.ndim == 5:
             batch, frames = image_BCHW.shape[:2]
             folded = self(image_BCHW.flatten(0, 1), seed, epoch, index_B.repeat_interleave(frames))
-            return folded.unflatten(0, (batch, frames))
+            return folded.view(batch, frames, *folded.shape[1:])
         assert image_BCHW.dtype == torch.uint8
         channels_last = image_BCHW.is_contiguous(memory_format=torch.channels_last)
         u_BD = uniform(seed, epoch, index_B.to(image_BCHW.device), self.draws)
