@@ -8,8 +8,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import onnx.parser
 
 from stillframe.ship.facts import Facts
+from stillframe.ship.graph import save, whole
 from stillframe.ship.model import Answers, shown, together, unfold
 
 FACTS = Facts(
@@ -47,6 +49,33 @@ def film(path: Path, levels: Iterable[int], *, fps: int = 8, width: int = 48, he
             frame.pts, frame.time_base = at, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+NET = """
+<ir_version: 10, opset_import: ["" : 18]>
+brightness (float[batch, {frames}, 3, {size}, {size}] pixels)
+        => (float[batch, 2] probabilities, int64[batch] decisions) {{
+        axes = Constant<value_ints = [1, 2, 3, 4]>()
+        mean = ReduceMean<keepdims = 0>(pixels, axes)
+        most = Constant<value_float = 255.0>()
+        bright = Div(mean, most)
+        one = Constant<value_float = 1.0>()
+        dark = Sub(one, bright)
+        last = Constant<value_ints = [-1]>()
+        dark_column = Unsqueeze(dark, last)
+        bright_column = Unsqueeze(bright, last)
+        probabilities = Concat<axis = 1>(dark_column, bright_column)
+        decisions = ArgMax<axis = 1, keepdims = 0>(probabilities)
+}}
+"""
+
+
+def write_file(path: Path, facts: Facts = FACTS) -> Path:
+    """An exported file that answers as `Brightness`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net = onnx.parser.parse_model(NET.format(frames=facts.frames, size=facts.size))
+    save(whole(net, facts), path)
     return path
 
 

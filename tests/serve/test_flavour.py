@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import yaml
 from apps import Made
 from sending import bomb, png, text
 
+import reels
 from stillframe.data.decode import decode
 from stillframe.serve import flavour
 from stillframe.ship.model import Exported
@@ -134,6 +136,23 @@ def test_it_goes_onto_a_run_once_and_is_served_from_the_registry(made: Made, tmp
         assert model.predict(pd.DataFrame({"image": [png()]}))["decision"][0] in made.facts.classes
     finally:
         mlflow.set_tracking_uri(known)
+
+
+def test_a_model_of_clips_takes_videos(tmp_path: Path) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import load_model
+
+    facts = replace(reels.FACTS, views=2)
+    folder = flavour.write(reels.write_file(tmp_path / "model.onnx", facts), tmp_path / "model")
+    said = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    assert json.loads(said["signature"]["inputs"])[0]["name"] == "video"
+    assert any(line.startswith("av==") for line in (folder / "requirements.txt").read_text().splitlines())
+    model, levels = load_model(str(folder)), {"dark": 51, "bright": 204}
+    videos = [reels.film(tmp_path / f"{name}.mp4", [level] * 16).read_bytes() for name, level in levels.items()]
+    answers = model.predict(pd.DataFrame({"video": videos}))
+    assert list(answers["decision"]) == ["dark", "bright"] and answers["probability"][1] == pytest.approx(0.8, abs=0.03)
+    with pytest.raises(MlflowException, match="video 1: not a video"):
+        model.predict(pd.DataFrame({"video": [videos[0], b"<html>"]}))
 
 
 def test_a_folder_that_is_there_is_left_alone(made: Made, tmp_path: Path) -> None:

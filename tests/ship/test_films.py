@@ -15,12 +15,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from reels import FACTS, Brightness, film
+from reels import FACTS, Brightness, film, write_file
 from stillframe.cli import main
 from stillframe.data.video import frames_at, probe
+from stillframe.data.views import Reading
 from stillframe.ship import predicting
 from stillframe.ship.annotate import rgb
 from stillframe.ship.films import windows_of
+from stillframe.ship.model import Exported
 from stillframe.ship.predicting import predict
 
 
@@ -65,6 +67,19 @@ def test_a_short_video_has_one_row_and_a_long_one_a_row_a_window(
     np.testing.assert_allclose(long["end"], [*range(1, 11), 10.625], atol=1e-6)
     assert long["predicted"].tolist() == ["dark"] * 5 + ["bright"] * 6
     assert 0 < model.largest <= 3
+
+
+def test_an_exported_file_answers_as_evaluate_asks(videos: Path, tmp_path: Path) -> None:
+    """All views of a video together, frames of any size."""
+    facts = replace(FACTS, views=2)
+    file = Exported(write_file(tmp_path / "model.onnx", facts), threads=1)
+    out = tmp_path / "answers.csv"
+    predict([str(videos / "a short.mp4")], model=str(file.path), out=str(out), threads=1, quiet=True)
+    views = Reading(4, 4.0, 2, 8, 1.0)(videos / "a short.mp4").image
+    assert views.shape == (2, 4, 32, 48, 3)
+    (row,) = pd.read_csv(out).to_dict("records")
+    assert (row["start"], row["end"], row["predicted"]) == (0.0, 1.0, "dark")
+    assert row["probability/bright"] == pytest.approx(file([views]).probability_NK[0, 1], abs=1e-5)
 
 
 def test_windows_of_any_length_and_stride_see_the_frames_that_are_shown_then(videos: Path) -> None:

@@ -19,13 +19,14 @@ from stillframe.data.fingerprint import THUMB
 from stillframe.data.judge import Verdict, kind
 from stillframe.data.overlay import overlay
 from stillframe.data.store import decode_mask
+from stillframe.data.strip import strip
 from stillframe.data.survey import Chunk, Rule
 from stillframe.paths import write_text
 from stillframe.sample import IGNORE, SPLITS, Card
 
 HERE = Path(__file__).parent
 SAMPLES, CLASSES, PAIRS, REJECTED, REFUSED = 9, 30, 24, 48, 20  # pictures or lines, at most
-SIDE = 128  # px, of a picture on the page
+SIDE, FRAMES = 128, 4  # px, of a picture on the page; frames of a clip
 
 
 def write_page(path: Path, findings: Audit, verdict: Verdict, card: Card, parts: list[Chunk], rule: Rule) -> None:
@@ -45,6 +46,7 @@ def write_page(path: Path, findings: Audit, verdict: Verdict, card: Card, parts:
         audit=findings,
         card=card,
         css=Markup((HERE / "audit.css").read_text(encoding="utf-8")),
+        things="images" if rule.clip is None else "clips",
         classes=_classes(findings, samples, pictures),
         largest=max(sum(findings.counts[split][name] for split in SPLITS) for name in verdict.classes),
         all_pixels=sum(sum(found.values()) for found in findings.pixels.values()),
@@ -113,11 +115,11 @@ def _pictures(
 def _clip_pictures(
     parts: list[Chunk], frame: pd.DataFrame, wanted: list[int], rule: Rule, card: Card
 ) -> dict[int, dict[str, Any]]:
-    """The same of the middle frames of clips."""
+    """The same of clips: frames side by side."""
     out = {}
     for place, content in prepare.load(parts, wanted, "image").items():
-        image = clip_rows.middle(content, rule.encoding, card.height)
-        out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
+        image = strip(clip_rows.some_frames(content, rule.encoding, card.height, FRAMES))
+        out[place] = {"src": data_uri(image, FRAMES * SIDE), "id": frame.at[place, "id"]}
     return out
 
 
@@ -144,11 +146,11 @@ def _thumb(content: bytes, frame: pd.DataFrame, place: int) -> dict[str, Any]:
     return {"src": data_uri(image), "id": frame.at[place, "id"], "reason": kind(str(frame.at[place, "reason"]))}
 
 
-def data_uri(image: Pixels) -> str:
-    """A picture (uint8 H, W, C) for an <img>: JPEG, PNG when it is tiny, at most `SIDE` px."""
+def data_uri(image: Pixels, most: int = SIDE) -> str:
+    """A picture (uint8 H, W, C) for an <img>: JPEG, PNG when it is tiny, at most `most` px."""
     side = max(image.shape[:2])
-    if side > SIDE:
-        scale = SIDE / side
+    if side > most:
+        scale = most / side
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8).reshape(
             size[1], size[0], -1

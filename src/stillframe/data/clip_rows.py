@@ -19,6 +19,7 @@ from stillframe.data.film import VideoFacts
 from stillframe.data.fingerprint import fingerprints
 from stillframe.data.sources import Row
 from stillframe.data.store import encode, pack, unpack
+from stillframe.data.strip import shown_frames
 
 NAMES = {"mov": "MP4", "matroska": "Matroska", "mpegts": "MPEG-TS"}  # of containers; others as FFmpeg calls them
 BEYOND_S = 1.0  # a table's end may lie so far behind the file's
@@ -119,10 +120,14 @@ def _coloured(frame: bytes, size: int, found: int, channels: int) -> bytes:
     return to_channels(np.frombuffer(frame, dtype=np.uint8).reshape(size, size, found), channels).tobytes()
 
 
-def middle(image: bytes, encoding: str, size: int) -> Pixels:
-    """The middle one of the frames that the survey keeps, for the audit page: (size, size, C)."""
+def some_frames(image: bytes, encoding: str, size: int, most: int) -> Pixels:
+    """Of the frames that the survey keeps at most `most`, evenly, for the audit page: (n, size, size, C)."""
     frames = unpack(image)
-    values: NDArray[np.uint8] = np.frombuffer(frames[len(frames) // 2], dtype=np.uint8)
+    return np.stack([_decoded(frames[at], encoding, size) for at in shown_frames(len(frames), most)])
+
+
+def _decoded(frame: bytes, encoding: str, size: int) -> Pixels:
+    values: NDArray[np.uint8] = np.frombuffer(frame, dtype=np.uint8)
     if encoding == "jpeg":
         values = np.asarray(cv2.imdecode(values, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
         values = values if values.ndim == 2 else np.asarray(cv2.cvtColor(values, cv2.COLOR_BGR2RGB), dtype=np.uint8)
