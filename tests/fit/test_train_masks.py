@@ -1,10 +1,15 @@
 """Segmentation through the train stage in this process: the same stage, another task."""
 
 import json
+import os
+import signal
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stillframe.stages import train
 
@@ -77,3 +82,48 @@ def test_labels_without_masks_are_no_segmentation(here):
     here.set("trainer.monitor", "iou_macro")
     with pytest.raises(ValueError, match=r"digits has no masks.*data\.masks"):
         train.run(*here.params(*SECTIONS))
+
+
+def test_twice_the_same_bytes(masked_here):
+    masked_here.set("augment.online", [{"HorizontalFlip": {"p": 0.5}}]).set("optim.cutmix", 1.0)
+    out = masked_here.folder / "artifacts/train"
+    made = []
+    for _ in range(2):
+        run(masked_here)
+        made.append([(out / name).read_bytes() for name in ("model.safetensors", "history.csv")])
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+def test_two_ranks_count_every_pixel_once(masked):
+    masked.set("trainer.devices", 2).set("trainer.strategy", "ddp").set("trainer.max_epochs", 1)
+    assert masked.stage("train") == 0, masked.log()
+    two = pd.read_csv(masked.folder / "artifacts/train/history.csv").iloc[0]
+    masked.set("trainer.devices", 1)
+    assert masked.stage("validate") == 0, masked.log()
+    one = json.loads((masked.folder / "artifacts/validate/metrics.json").read_text())
+    compared = [name for name in one if f"val/{name}" in two.index and name != "loss"]
+    assert {"iou_macro", "f1_macro", "accuracy", "recall_macro"} <= set(compared)
+    assert all(one[name] == pytest.approx(two[f"val/{name}"], abs=1e-6) for name in compared)
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_weights_of_one_never_killed(masked):
+    masked.set("trainer.checkpoint_seconds", 1e-6).set("optim.cutmix", 0.5).set("model.drop_rate", 0.2)
+    masked.set("augment.online", [{"D4": {"p": 1.0}}]).set("augment.where", "item")
+    assert masked.stage("train") == 0, masked.log()
+    straight = load_file(masked.folder / "artifacts/train/model.safetensors")
+    history = (masked.folder / "artifacts/train/history.csv").read_text()
+    process = masked.start("train")
+    deadline = time.monotonic() + 120
+    while not masked.checkpoints():
+        assert process.poll() is None and time.monotonic() < deadline, masked.log()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert masked.stage("train") == 0, masked.log()
+    assert "resuming from" in masked.log()
+    resumed = load_file(masked.folder / "artifacts/train/model.safetensors")
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert (masked.folder / "artifacts/train/history.csv").read_text() == history
