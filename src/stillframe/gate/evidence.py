@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from stillframe.gate.answers import Answers, answers_of, columns_of
 from stillframe.measure.scores import FROM_PROBABILITIES
 from stillframe.paths import EVALUATE, PREPARED, TRAIN, read_json
 from stillframe.sample import Card
 
 FILES = ("predictions.parquet", "metrics.json", "card.json")  # in MLflow beside the verdict, and under evaluate/
-COLUMNS = ("id", "label", "predicted", "source_width", "source_height", "source_mode", "slices")
 EXPORT = Path("artifacts/export/export.json")
 SHIPPED = EXPORT.with_name("model.onnx")
 SOURCE_HASH = "preprocess/deps/data/source"  # DVC's, of the folder that the images came from
@@ -27,7 +28,7 @@ class Evidence:
     """A model and its answers on the test images.
 
     Attributes:
-        predictions: one row an image: `COLUMNS`.
+        predictions: one row an image: the columns of its kind of answers.
         metrics: of the test split, by the names of metrics.json.
         classes: names, in the order of the labels.
         split_hash: of the data's split.
@@ -43,16 +44,23 @@ class Evidence:
     slices: list[str] = field(default_factory=list)
     export: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def answers(self) -> Answers:
+        """The same, as rules ask about them."""
+        return answers_of(self.predictions, self.classes)
+
     def incomparable(self, other: Evidence) -> str:
         """Why the two cannot be paired image by image; "" when they can."""
         if self.classes != other.classes:
             return f"other classes: {_first(other.classes, self.classes)}"
+        if self.answers.columns != other.answers.columns:
+            return "answers of another kind: masks on one side, labels on the other"
         ours, theirs = self.predictions, other.predictions
         split = f"split {other.split_hash[:12]}, here {self.split_hash[:12]}"
         if list(ours["id"]) != list(theirs["id"]):
             shared = len(set(ours["id"]) & set(theirs["id"]))
             return f"another test split ({split}): {shared} of its {len(theirs)} images are among the {len(ours)} here"
-        changed = int((ours["label"].to_numpy() != theirs["label"].to_numpy()).sum())
+        changed = self.answers.told_otherwise(other.answers)
         return f"the same test images, but {changed} have another label now ({split})" if changed else ""
 
     def doubt(self, other: Evidence) -> str:
@@ -95,7 +103,7 @@ def of_folder(folder: Path, source: str = "") -> Evidence:
 
 def _read(predictions: Path, metrics: Path, card: Path) -> dict[str, Any]:
     facts, scores, frame = Card.read(card), read_json(metrics), _table(predictions)
-    accuracy = float((frame["label"] == frame["predicted"]).mean())
+    accuracy = answers_of(frame, facts.classes).accuracy()
     if abs(accuracy - scores.get("accuracy", np.nan)) > 1e-6:
         raise ValueError(
             f"{metrics} says accuracy {scores.get('accuracy')}, {predictions} {accuracy:.6f}: not of one run"
@@ -106,8 +114,10 @@ def _read(predictions: Path, metrics: Path, card: Path) -> dict[str, Any]:
 def _table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro` to make it")
+    from pyarrow import parquet
+
     try:
-        return pd.read_parquet(path, columns=list(COLUMNS))
+        return pd.read_parquet(path, columns=list(columns_of(parquet.read_schema(path).names)))
     except Exception as error:  # pyarrow has several kinds for a file that is damaged or lacks a column
         raise ValueError(f"{path} is not a table of predictions ({' '.join(str(error).split())[:200]})") from None
 

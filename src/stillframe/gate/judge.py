@@ -7,11 +7,10 @@ from typing import Any
 
 from stillframe.config import nearest
 from stillframe.gate import rules as given
+from stillframe.gate.answers import LabelAnswers
 from stillframe.gate.evidence import EXPORT, Evidence, known_metrics
 from stillframe.gate.rules import Rules
-from stillframe.measure.compare import mcnemar, paired_images
 from stillframe.measure.intervals import LEVEL
-from stillframe.measure.review import slice_table
 
 SEED = 0  # of the paired bootstrap: the same two models get the same verdict
 SHOWN = 4  # names in a sentence
@@ -55,6 +54,7 @@ def judge(rules: Rules, new: Evidence, champion: Evidence | None, why_none: str)
         ValueError: a rule names a metric that does not exist.
     """
     found: list[Finding] = []
+    _can_be_asked(rules, new)
     if rules.champion is not None:
         found.append(_champion(rules.champion, new, champion, why_none))
     found += [_every_class(kind, least, new) for kind, least in rules.every_class.items()]
@@ -66,6 +66,16 @@ def judge(rules: Rules, new: Evidence, champion: Evidence | None, why_none: str)
         lenient = rules.champion is not None and rules.champion.not_comparable == "pass"
         found.append(_slices(rules.slices, new, champion, why_none, lenient))
     return found
+
+
+def _can_be_asked(rules: Rules, new: Evidence) -> None:
+    """ValueError: a rule names a score that answers of this kind do not have."""
+    known = new.answers.metrics
+    asked = [("champion", rules.champion.metric)] if rules.champion is not None else []
+    asked += [("slices", rules.slices.metric)] if rules.slices is not None else []
+    for key, name in asked:
+        if name not in known:
+            raise ValueError(f"gate: {key}.metric = {name}: no score of this model's answers: {nearest(name, known)}")
 
 
 def no_fault(why_none: str) -> bool:
@@ -80,13 +90,8 @@ def _champion(rule: given.Champion, new: Evidence, champion: Evidence | None, wh
     if champion is None or why:
         passed = no_fault(why_none) or rule.not_comparable == "pass"
         return Finding(key, "", bound, passed, why if no_fault(why_none) else f"not comparable: {why}")
-    label_N, new_N, old_N = (
-        new.predictions["label"].to_numpy(),
-        new.predictions["predicted"].to_numpy(),
-        champion.predictions["predicted"].to_numpy(),
-    )
-    gap = paired_images(label_N, new_N, old_N, len(new.classes), rule.metric, resamples=rule.resamples, seed=SEED)
-    apart = mcnemar(label_N, new_N, old_N)
+    gap = new.answers.gap(champion.answers, rule.metric, resamples=rule.resamples, seed=SEED)
+    apart, sentence = new.answers.apart(champion.answers)
     numbers = {
         "new": new.metrics[rule.metric],
         "champion": champion.metrics[rule.metric],
@@ -96,13 +101,13 @@ def _champion(rule: given.Champion, new: Evidence, champion: Evidence | None, wh
         "only_new_right": apart.first,
         "only_champion_right": apart.second,
         "mcnemar_p": apart.p,
-        "images": len(label_N),
+        "images": len(new.predictions),
     }
-    by_test = rule.metric == "accuracy" and rule.least_gain == 0.0
+    tested = rule.metric == "accuracy" and isinstance(new.answers, LabelAnswers)
+    by_test = tested and rule.least_gain == 0.0
     passed = gap.mean > 0 and apart.p < 1 - LEVEL if by_test else gap.low > rule.least_gain
     value = f"{numbers['new']:.4f} against {numbers['champion']:.4f}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    said = [f"only the new one is right on {apart.first} images, only the champion on {apart.second}"]
-    said += [f"McNemar p = {apart.p:.3g}"] if rule.metric == "accuracy" else []
+    said = [sentence, *([f"McNemar p = {apart.p:.3g}"] if tested else [])]
     return Finding(key, value, bound, bool(passed), "; ".join([*said, *filter(None, [new.doubt(champion)])]), numbers)
 
 
@@ -165,9 +170,7 @@ def _slices(rule: given.Slices, new: Evidence, champion: Evidence | None, why_no
         return Finding(key, "", bound, no_fault(why_none) or lenient, said)
     if not new.slices:
         return Finding(key, "", bound, True, "the test images have no slices (evaluate.slices)")
-    ours = slice_table(new.predictions, new.slices, new.classes)
-    answers = new.predictions.assign(predicted=champion.predictions["predicted"].to_numpy())
-    theirs = slice_table(answers, new.slices, new.classes)
+    ours, theirs = (one.answers.slices(new.slices, new.predictions) for one in (new, champion))
     rows = ours.assign(champion=theirs[rule.metric], gain=ours[rule.metric] - theirs[rule.metric]).to_dict("records")
     numbers = {
         f"{row['slice']}={row['value']}": {

@@ -23,7 +23,17 @@ Bound = Annotated[float, Field(gt=0.0)] | None
 class Champion:
     """By how much the new model is better than the champion, on the same test images."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_weighted"]
+    metric: Literal[
+        "accuracy",
+        "balanced_accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "f1_weighted",
+        "iou_macro",  # this one and the next two are of masks
+        "iou_weighted",
+        "boundary_f1",
+    ]
     least_gain: Annotated[float, Field(gt=-1.0, lt=1.0)]
     resamples: Annotated[int, Field(ge=1000, le=1_000_000)]
     not_comparable: Literal["fail", "pass"]
@@ -43,7 +53,7 @@ class Export:
 class Slices:
     """How much worse than the champion a slice of the test images may be."""
 
-    metric: Literal["accuracy", "f1_macro"]
+    metric: Literal["accuracy", "f1_macro", "iou_macro"]
     worse_by: Share
     least_images: Annotated[int, Field(ge=1)]
 
@@ -53,7 +63,7 @@ class Rules:
     """A file of rules; a null section judges nothing."""
 
     champion: Champion | None
-    every_class: dict[Literal["precision", "recall", "f1"], Share]
+    every_class: dict[Literal["precision", "recall", "f1", "iou"], Share]
     at_least: dict[str, float]
     at_most: dict[str, float]
     export: Export | None

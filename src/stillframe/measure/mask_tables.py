@@ -64,7 +64,7 @@ def write_test(
     worst = gallery_table(predictions, card.classes, gallery)
     write_json(out / "metrics.json", scores)
     write_json(out / "intervals.json", {name: list(bounds) for name, bounds in intervals.items()})
-    write_json(out / "baseline.json", baseline(pictures, card.classes))
+    write_json(out / "baseline.json", baseline(pictures, card))
     if len(predictions) < FEW:
         notes.append(f"Only {len(predictions)} test images: the intervals are wide, and themselves uncertain.")
     write_json(out / "notes.json", notes)
@@ -106,11 +106,16 @@ def notes_about(pictures: Pictures, classes: Sequence[str]) -> list[str]:
     return notes
 
 
-def baseline(pictures: Pictures, classes: Sequence[str]) -> dict[str, float | str]:
-    """Scores of answering the first class, the background, everywhere; its name under "class"."""
+def baseline(pictures: Pictures, card: Card) -> dict[str, float | str]:
+    """Scores of answering one class everywhere: the one with most train pixels, of most data the background.
+
+    Its name is under "class"; the first class, where the card does not count pixels.
+    """
+    pixels = card.pixels.get("train", {})
+    answer = int(np.argmax([pixels.get(name, 0) for name in card.classes]))
     counts_KK = np.zeros_like(pictures.confusion_KK)
-    counts_KK[:, 0] = pictures.confusion_KK.sum(1)
-    return {**mask_scores(counts_KK, classes), "class": classes[0]}
+    counts_KK[:, answer] = pictures.confusion_KK.sum(1)
+    return {**mask_scores(counts_KK, card.classes), "class": card.classes[answer]}
 
 
 def confusion_table(pictures: Pictures, classes: Sequence[str]) -> pd.DataFrame:

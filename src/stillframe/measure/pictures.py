@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stillframe.measure.compare import Difference, Spread
 from stillframe.measure.intervals import LEVEL
 from stillframe.measure.segmentation import OF_CLASS, OF_SPLIT, boundary_scores, mask_scores, pixel_rates
 
@@ -162,3 +163,33 @@ def picture_scores(cell: NDArray[np.int64], pixels: NDArray[np.int64], classes: 
         "iou": float((right / (actual + answered - right)).mean()),
         "f1": float((2 * right / (actual + answered)).mean()),
     }
+
+
+def paired_pictures(first: Pictures, second: Pictures, metric: str, *, resamples: int, seed: int) -> Difference:
+    """The paired bootstrap of the difference of two models that answered the same pictures.
+
+    As `measure.compare.paired_images`: each draw takes the same pictures for both.
+
+    Args:
+        first: counts of the first model.
+        second: of the second, of the same pictures in the same order.
+        metric: one of `OF_SPLIT`, or boundary_f1.
+        resamples: how many draws.
+        seed: of the draws.
+    """
+    count, rng = len(first.right_NK), np.random.default_rng(seed)
+    whole_1N, gaps, size = np.ones((1, count)), list[Counted](), max(1, CHUNK // count)
+    for begun in range(0, resamples, size):
+        weight_RN = rng.multinomial(count, np.full(count, 1 / count), size=min(size, resamples - begun)).astype(float)
+        gaps.append(first.drawn(weight_RN)[metric] - second.drawn(weight_RN)[metric])
+    gap_R = np.concatenate(gaps)
+    low, high = _middle(gap_R) if np.isfinite(gap_R).any() else (np.nan, np.nan)
+    gap = float(first.drawn(whole_1N)[metric][0] - second.drawn(whole_1N)[metric][0])
+    return Difference(gap, low, high, "images")
+
+
+def picture_spread(pictures: Pictures, metric: str, *, resamples: int, seed: int) -> Spread:
+    """A score of one run with its percentile bootstrap interval over the pictures; NaN where draws are all equal."""
+    score = float(pictures.drawn(np.ones((1, len(pictures.right_NK))))[metric][0])
+    low, high = image_intervals(pictures, [], resamples=resamples, seed=seed).get(metric, (np.nan, np.nan))
+    return Spread(1, score, np.nan, *((np.nan, np.nan) if low == high else (low, high)))

@@ -209,13 +209,31 @@ def _class_rows(found: Inputs) -> list[dict[str, Any]]:
 
 
 def _split_rows(found: Inputs) -> list[dict[str, Any]]:
-    """One row a class: its images in each split; the last row the sums."""
-    splits = list(found.card.counts)
+    """One row a class: its images in each split; the last row the sums.
+
+    An image with a mask shows several classes: there a row with the share of the pixels follows, and no sums.
+    """
+    splits, pixels = list(found.card.counts), found.card.pixels
     rows = [
         {"class": name, "counts": [found.card.counts[split].get(name, 0) for split in splits]}
         for name in found.card.classes
     ]
-    return [*rows, {"class": "all", "counts": [sum(found.card.counts[split].values()) for split in splits]}]
+    if not found.masked:
+        return [*rows, {"class": "all", "counts": [sum(found.card.counts[split].values()) for split in splits]}]
+    if not pixels:
+        return rows
+    total = {split: max(1, sum(pixels.get(split, {}).values())) for split in splits}
+    shares = [
+        [words.percent(pixels.get(split, {}).get(name, 0) / total[split]) for split in splits]
+        for name in found.card.classes
+    ]
+    return [
+        *rows,
+        *(
+            {"class": f"{name}, of the pixels", "counts": share}
+            for name, share in zip(found.card.classes, shares, strict=True)
+        ),
+    ]
 
 
 def _confusions(found: Inputs) -> list[dict[str, Any]]:

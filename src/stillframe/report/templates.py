@@ -27,6 +27,6 @@ def environment(*folders: Path, autoescape: bool = True, **filters: Callable[...
     return made
 
 
-def thousands(value: float) -> str:
-    """1234567 as 1,234,567."""
-    return f"{value:,}"
+def thousands(value: float | str) -> str:
+    """1234567 as 1,234,567; text stays."""
+    return value if isinstance(value, str) else f"{value:,}"
