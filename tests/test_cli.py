@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from masked import masked_folder
 from stillframe import cli, own
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,15 @@ def test_use_points_the_project_at_the_folder(project: Path, images: Path, capsy
     assert params["data"]["image_size"] == 32
     assert params["data"]["fetch"] is None
     assert os.readlink(project / "data/source") == str(images)
+    assert run("compose", "--check") == 0
+
+
+def test_use_with_masks_chooses_the_task_and_a_net_for_it(project: Path) -> None:
+    folder = masked_folder(project / "my masks")
+    assert run("use", folder) == 0
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    assert (params["task"], params["model"]["name"]) == ("segmentation", "unet")
+    assert params["data"]["masks"]["folder"] == "masks" and params["data"]["image_size"] == 32
     assert run("compose", "--check") == 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillframe import composing, config
 from stillframe.config import Data
+from stillframe.data.mask_sources import side_by_side
 from stillframe.paths import CONF, PARAMS, SOURCE, write_text
 from stillframe.sample import SPLITS
 from stillframe.stages.compose import link_source
@@ -96,26 +97,31 @@ def mine_yaml(folder: Path, name: str, image_size: int, table: str | None, colum
     return "\n".join(lines) + "\n"
 
 
-def select(config_yaml: Path, data: str = MINE) -> None:
+def select(config_yaml: Path, data: str = MINE, *, masked: bool = False) -> None:
     """In conf/config.yaml select the data set, what suits upright photographs, and no experiment; the rest stays.
 
-    The demo's cells have no up and no down: its augmentation would turn a user's photographs upside down.
+    With `masked` also a net for masks and its task. The demo's cells have no up and no down: its augmentation would
+    turn a user's photographs upside down.
 
     Raises:
         ValueError: the file has no such lines in its defaults.
     """
     text = config_yaml.read_text(encoding="utf-8")
-    for group, option in (("data", data), ("augment", "upright"), ("experiment", "null")):
+    options = [("data", data), ("augment", "upright"), ("experiment", "null"), *([("model", "unet")] if masked else [])]
+    if masked:
+        text = re.sub(r"^task: \w+", "task: segmentation", text, count=1, flags=re.MULTILINE)
+    for group, option in options:
         text, found = re.subn(rf"^(\s*- {group}:\s*)[^\s#]+", rf"\g<1>{option}", text, count=1, flags=re.MULTILINE)
         if not found:
             raise ValueError(f"{config_yaml}: no line `- {group}: ...` in its defaults list")
     write_text(config_yaml, text)
 
 
-def section(overrides: dict[str, Any], conf: Path = CONF) -> Data:
-    """Section `data` of conf/data/folder.yaml with some values replaced."""
-    values = composing.compose(["data=folder"], conf)["data"] | overrides
-    data: Data = config.build("data", values, origin=f"{conf}/data/folder.yaml")
+def section(overrides: dict[str, Any], conf: Path = CONF, base: str = "folder") -> Data:
+    """Section `data` of conf/data/<base>.yaml with some values replaced."""
+    values = composing.compose([f"data={base}"], conf)["data"]
+    values |= {**overrides, "columns": values["columns"] | overrides.get("columns", {})}
+    data: Data = config.build("data", values, origin=f"{conf}/data/{base}.yaml")
     return data
 
 
@@ -129,7 +135,7 @@ def section_for(folder: Path, table: str | None, columns: dict[str, str], conf: 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     if table is None:
-        return section({"name": folder.name}, conf)
+        return section({"name": folder.name}, conf, "masks" if side_by_side(folder) else "folder")
     if not (folder / table).is_file():
         raise FileNotFoundError(f"{folder / table}: no such table (--table is relative to the folder)")
     chosen = choose_columns(folder / table, columns)
@@ -153,8 +159,12 @@ def use(folder: Path, data: Data, found: Audit, *, conf: Path = CONF, params: Pa
         raise ValueError(f"{folder} would be refused: {found.error}")
     path = conf / "data" / f"{MINE}.yaml"
     columns = {role: getattr(data.columns, role) for role in GUESSES}
-    write_text(path, mine_yaml(folder.resolve(), data.name, image_size_for(found.sizes), data.table, columns))
-    select(conf / f"{composing.ROOT}.yaml")
+    size, masked = image_size_for(found.sizes), data.masks is not None
+    text = mine_yaml(folder.resolve(), data.name, max(32, size) if masked else size, data.table, columns)
+    if masked:
+        text = text.replace("folder.yaml", "masks.yaml", 1).replace("defaults: [folder]", "defaults: [masks]", 1)
+    write_text(path, text)
+    select(conf / f"{composing.ROOT}.yaml", masked=masked)
     values = composing.compose([], conf)
     composing.write(values, params)
     link_source(values["data"]["path"], params.parent / SOURCE)

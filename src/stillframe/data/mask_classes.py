@@ -73,8 +73,10 @@ def name_masks(frame: pd.DataFrame, rows: list[Row], data: Data, folder: Path) -
     answer (what two copies of one image must agree in), and the reason of rows whose masks cannot be used.
 
     Raises:
-        ValueError: the table of the classes cannot be read; too many classes.
+        ValueError: the table of the classes cannot be read; too many classes; data.leave_out, which is for labels.
     """
+    if data.leave_out:
+        raise ValueError(f"data.leave_out = {data.leave_out}: what masks leave out is named in data.masks.ignore")
     naming = _naming(frame, data, folder)
     if not (frame["reason"] == "").any():  # nothing was read; what is wrong with it is said by those who judge
         naming = Naming(naming.classes or ["unknown"], naming.owner, naming.ignored)

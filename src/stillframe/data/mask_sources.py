@@ -21,9 +21,14 @@ USUAL = ("images", "masks")  # folders that say by their names what they hold
 MISSING = "mask missing"
 
 
+def side_by_side(folder: Path) -> bool:
+    """Whether images/ and masks/ lie in a folder, or in its train/, val/ and test/."""
+    return bool(_pairs(folder, *USUAL))
+
+
 def warn_of_masks(folder: Path) -> None:
     """Raise ValueError for images/ beside masks/ in a folder that is to be read by labels."""
-    if _pairs(folder, *USUAL):
+    if side_by_side(folder):
         raise ValueError(
             f"{folder} holds {USUAL[0]}/ and {USUAL[1]}/: for segmentation choose data=masks, model=unet and "
             "task=segmentation; if they are two classes, set data.format to folders"

@@ -22,7 +22,7 @@ def recipe(found: Inputs, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("task", str(params["task"]))] if "task" in params else []
     if model:
         rows += [("net", str(model.get("name", UNKNOWN))), ("pretrained weights", str(model.get("weights") or "none"))]
-        licence = licence_of(model.get("weights"), str(model.get("name")))
+        licence = licence_of(model.get("weights"), str(model.get("encoder") or model.get("name")))
         rows.append(("licence of the weights", licence))
         rows.append(("frozen parts", ", ".join(model.get("freeze") or []) or "none"))
     if optim:
