@@ -43,6 +43,7 @@ ROWS = {  # number -> function
     13: "rows_ship:predict_rate",
     14: "rows_serving:batching",
     15: "rows_serving:against_mlflow",
+    18: "rows_segmentation:waiting",
 }
 TOGETHER = (1, 7, 10, 11, 12)  # rows that share one clone
 

@@ -30,6 +30,7 @@ from stillframe.data.store import encode
 from stillframe.paths import replacing
 
 CHUNK_FILES, CHUNK_IDX, CHUNK_FILMS = 64, 4000, 16  # samples a chunk
+CHUNK_TILED = 4  # the tiles of an image are as large as the image, and more
 RAW_UP_TO = 256  # px: with data.store = auto smaller images are kept raw, larger ones as JPEG
 SCHEMA = pa.schema(
     [
@@ -151,6 +152,8 @@ def chunks(listing: Listing, rows: list[Row], folder: Path, spool: Path, rule: R
             files[name] = idx.unpacked(path, spool)
             stamps[name] = (path.stat().st_size, path.stat().st_mtime_ns)
     size = CHUNK_IDX if files else CHUNK_FILES if rule.clip is None else CHUNK_FILMS
+    if rule.overlap is not None:
+        size = CHUNK_TILED
     out = []
     for first in range(0, len(rows), size):
         part = tuple(rows[first : first + size])
