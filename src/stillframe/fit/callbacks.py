@@ -219,4 +219,4 @@ class History(Checkpoint):
         self.rows = list(state_dict["rows"])
 
 
-SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/f1_macro")
+SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/f1_macro", "val/iou_macro")  # those that there are
