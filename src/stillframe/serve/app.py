@@ -27,6 +27,7 @@ from stillframe.serve.guard import Guard
 from stillframe.serve.metrics import TYPE
 from stillframe.serve.refusing import STATUS, Rejected
 from stillframe.serve.service import Service
+from stillframe.ship.masks import MASK
 
 PAGE = Path(__file__).parent / "page"
 PAGE_POLICY = (
@@ -65,6 +66,17 @@ class Prediction(BaseModel):
     heat_map: HeatMap | None
 
 
+class MaskPrediction(BaseModel):
+    """The mask of one image."""
+
+    name: str = Field(examples=["street.jpg"])
+    mask: str = Field(description="indexed PNG of the image's own size in base64; values are class indices, 255: none")
+    confidence: float = Field(description="mean probability of the answers, calibrated")
+    shares: dict[str, float] = Field(description="of the pixels, by class")
+    overlay: str | None = Field(description="with explain: the image under its mask, a PNG in base64")
+    file: ImageFile
+
+
 class Origin(BaseModel):
     """Which model answered."""
 
@@ -80,6 +92,13 @@ class Predictions(BaseModel):
     """Answers in the order of the images."""
 
     predictions: list[Prediction]
+    model: Origin
+
+
+class MaskPredictions(BaseModel):
+    """Masks in the order of the images, from a model that answers masks."""
+
+    predictions: list[MaskPrediction]
     model: Origin
 
 
@@ -99,6 +118,7 @@ class Refusal(BaseModel):
     images: list[RefusedImage] | None = None
 
 
+DRAWN = "heat maps; of masks the image under its mask"
 IMAGE = {"type": "string", "format": "binary"}
 NAMED = {"type": "object", "required": ["data"], "properties": {"name": {"type": "string"}, "data": {"type": "string"}}}
 BODY = {
@@ -148,14 +168,16 @@ def _predictions(app: FastAPI, service: Service) -> None:
     @app.post(
         "/predict",
         tags=["answers"],
-        response_model=Predictions,
+        response_model=MaskPredictions if service.facts.answer == MASK else Predictions,
         responses=FAULTS,
         openapi_extra={"requestBody": {"required": True, "content": BODY}},
     )
-    async def predict(request: Request, explain: bool = Query(default=False, description="heat maps")) -> Response:
+    async def predict(
+        request: Request, explain: bool = Query(default=False, description="heat maps, overlays")
+    ) -> Response:
         """Classes, calibrated probabilities and the decision of one or several images; one refused: none answered.
 
-        A model that answers clips takes videos in their place.
+        A model that answers clips takes videos in their place; one that answers masks gives masks.
         """
         content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content == "multipart/form-data":

@@ -28,13 +28,15 @@ from numpy.typing import NDArray
 import stillframe
 from stillframe.ship.facts import Facts, digest_of
 from stillframe.ship.heat import png
+from stillframe.ship.masks import MASK
 from stillframe.ship.model import Exported
 
 CODE = Path(__file__).with_name("mlflow_model.py")
 SERVED = "stillframe_served"
 CARRIED = (
     *("__init__", "paths", "sample", "data/__init__", "data/decode", "data/film", "data/video", "data/views"),
-    *("ship/__init__", "ship/facts", "ship/model"),
+    *("ship/__init__", "ship/facts", "ship/model", "ship/masks", "data/palette", "data/tiles"),
+    *("measure/__init__", "measure/scores", "measure/segmentation"),
 )
 NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")
 FOLDER = "serving"  # among the artifacts of a run; below it one folder a file, by its digest
@@ -145,8 +147,11 @@ def _signature(facts: Facts) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    shares = ["probability", *(f"probability/{name}" for name in facts.classes)]
-    answer = [ColSpec("string", "decision"), *(ColSpec("double", name) for name in shares)]
+    masks = facts.answer == MASK
+    sure, share = ("confidence", "share") if masks else ("probability", "probability")
+    shares = [sure, *(f"{share}/{name}" for name in facts.classes)]
+    answer = [ColSpec("binary", "mask") if masks else ColSpec("string", "decision")]
+    answer += [ColSpec("double", name) for name in shares]
     return ModelSignature(Schema([ColSpec("binary", _column(facts))]), Schema(answer))
 
 

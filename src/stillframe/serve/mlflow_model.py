@@ -18,7 +18,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from stillframe.data.decode import Refused, decode
+from stillframe.data.palette import encode
 from stillframe.data.views import Reading
+from stillframe.ship.masks import MASK, mask_of
 from stillframe.ship.model import Exported, shown
 
 BATCH = 32  # images asked at a time
@@ -27,7 +29,8 @@ BATCH = 32  # images asked at a time
 class Model(PythonModel):  # type: ignore[misc]
     """Takes a table with the column `image`, the bytes of image files; gives `decision` and the probabilities.
 
-    A model of clips takes the column `video`, the bytes of video files.
+    A model of clips takes the column `video`, the bytes of video files. One that answers masks gives `mask`, an indexed
+    PNG of the image's own size, `confidence` and `share/<class>`.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -43,6 +46,8 @@ class Model(PythonModel):  # type: ignore[misc]
         facts = self.file.facts
         contents = list(model_input["image" if facts.frames == 1 else "video"])
         rows: list[dict[str, Any]] = []
+        if facts.answer == MASK:
+            return pd.DataFrame([self._mask(at, content) for at, content in enumerate(contents)])
         for first in range(0, len(contents), BATCH):
             some = enumerate(contents[first : first + BATCH], first)
             answers = self.file([self._picture(at, content) for at, content in some])
@@ -63,7 +68,13 @@ class Model(PythonModel):  # type: ignore[misc]
 
     def _image(self, content: bytes) -> Any:
         facts = self.file.facts
-        return shown(decode(content, min_px=facts.min_px, max_megapixels=facts.max_megapixels).image, facts)
+        image = decode(content, min_px=facts.min_px, max_megapixels=facts.max_megapixels).image
+        return image if facts.answer == MASK else shown(image, facts)
+
+    def _mask(self, at: int, content: bytes) -> dict[str, Any]:
+        classes, mask = self.file.facts.classes, mask_of(self.file, self._picture(at, content))
+        shares = {f"share/{name}": float(share) for name, share in zip(classes, mask.share_K, strict=True)}
+        return {"mask": encode(mask.answer_HW, classes), "confidence": mask.confidence, **shares}
 
     def _video(self, content: bytes) -> Any:
         """All views of a video, from a file: videos are sought in."""

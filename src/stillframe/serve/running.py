@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stillframe.paths import EXPORT
 from stillframe.serve.app import make_app
+from stillframe.serve.mask_service import service_of
 from stillframe.serve.service import Service
 from stillframe.serve.settings import KEY_VARIABLE, Settings, keys, read
 from stillframe.ship.facts import digest_of
@@ -69,7 +70,7 @@ def serve(model: str | None = None, *, config: Path | None = None, **flags: Any)
     known = keys(os.environ.get(KEY_VARIABLE))
     opened = open_model(model, threads=settings.threads)
     file = opened.path if isinstance(opened, Exported) else Path(model or EXPORT) / "model.safetensors"
-    service = Service(opened, settings, digest_of(file))
+    service = service_of(opened, settings, digest_of(file))
     with bound(settings) as door:
         _say(settings, service, file, door, bool(known))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -43,7 +43,8 @@ class Read:
     file: dict[str, Any]
 
 
-def _file_of(picture: Picture, seconds: float | None = None) -> dict[str, Any]:
+def file_of(picture: Picture, seconds: float | None = None) -> dict[str, Any]:
+    """What an answer says of the file."""
     known = {name: getattr(picture, name) for name in ("format", "mode", "width", "height", "frames")}
     return {**known, "seconds": seconds}
 
@@ -126,16 +127,20 @@ class Service:
         Raises:
             Rejected: no image, too many, or any of them is refused; then none is answered.
         """
-        if not sent:
-            raise Rejected("bad request", "no image was sent")
-        if explain and len(sent) > self.settings.max_explained:
-            more = f"{len(sent)} images, more than {self.settings.max_explained} to explain (serve: max_explained)"
-            raise Rejected("too large", more)
+        self.check(sent, explain=explain)
         read = await self._read_all(sent)
         answers = await asyncio.gather(*(self.batcher.ask(one.picture) for one in read))
         heat = [await self._heat(one, said) if explain else None for one, said in zip(read, answers, strict=True)]
         rows = zip(sent, read, answers, heat, strict=True)
         return {"predictions": [self._row(*row) for row in rows], "model": self.origin}
+
+    def check(self, sent: list[Sent], *, explain: bool) -> None:
+        """Rejected: no image, or too many to explain."""
+        if not sent:
+            raise Rejected("bad request", "no image was sent")
+        if explain and len(sent) > self.settings.max_explained:
+            more = f"{len(sent)} images, more than {self.settings.max_explained} to explain (serve: max_explained)"
+            raise Rejected("too large", more)
 
     async def _read_all(self, sent: list[Sent]) -> list[Read]:
         self.batcher.announce(len(sent))
@@ -166,7 +171,7 @@ class Service:
         if facts.frames > 1:
             return self._read_video(content)
         picture = decode(content, min_px=facts.min_px, max_megapixels=self.max_megapixels)
-        return Read(shown(picture.image, facts), _file_of(picture))
+        return Read(shown(picture.image, facts), file_of(picture))
 
     def _read_video(self, content: bytes) -> Read:
         """From a file: videos are sought in."""
@@ -179,7 +184,7 @@ class Service:
                 long = f"{about.seconds:.1f} s, more than {most:g} (serve: max_seconds)"
                 raise Refused(f"too large: {long}; `stillframe predict` gives a long video a timeline")
             picture = read_whole(Path(file.name), limits)
-        return Read(picture.image, _file_of(picture, round(about.seconds, 3)))
+        return Read(picture.image, file_of(picture, round(about.seconds, 3)))
 
     def _answers(self, pictures: Sequence[Pixels]) -> Answers:
         with self._alone:

@@ -40,6 +40,7 @@ async function describe() {
   find("locked").hidden = true;
   things = model.frames > 1 ? "videos" : "images";
   find("wanted").textContent = `Drop ${things} here`;
+  if (model.answer === "mask") explain.checked = true; // a mask without its image says little
   files.accept = model.frames > 1 ? "video/*,image/gif" : "image/*";
   find("title").textContent = model.classes.length <= 4 ? `${model.classes.join(" or ")}?` : `${model.classes.length} classes`;
   const run = model.run_id ? `, MLflow run ${model.run_id.slice(0, 8)}` : "";
@@ -62,7 +63,9 @@ function show(file, one) {
   if (film) playing.push(image.src);
   else image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
   get("figcaption").textContent = one.name;
-  get("h2").textContent = `${one.decision}, ${percent(one.probability)}`;
+  const shares = one.probabilities || one.shares;
+  const sorted = Object.entries(shares).sort((a, b) => b[1] - a[1]);
+  get("h2").textContent = one.mask ? `mostly ${sorted[0][0]}, ${percent(one.confidence)} sure` : `${one.decision}, ${percent(one.probability)}`;
   get(".file").textContent = `${one.file.format}, ${one.file.width} x ${one.file.height} px, ${one.file.mode}` +
     (one.file.seconds ? `, ${one.file.seconds} s` : "");
   if (one.heat_map) {
@@ -71,8 +74,13 @@ function show(file, one) {
     map.querySelector("img").src = `data:image/png;base64,${one.heat_map.png}`;
     map.querySelector("figcaption").textContent = `what speaks for it (${one.heat_map.method}), as the net saw it`;
   }
-  get("caption").textContent = `Calibrated probabilities${rule}`;
-  const sorted = Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]);
+  if (one.overlay) {
+    const map = get(".map");
+    map.hidden = false;
+    map.querySelector("img").src = `data:image/png;base64,${one.overlay}`;
+    map.querySelector("figcaption").textContent = "the image under its mask";
+  }
+  get("caption").textContent = one.mask ? `Share of the pixels${rule}` : `Calibrated probabilities${rule}`;
   for (const [name, value] of sorted.slice(0, SHOWN)) {
     const row = get("tbody").insertRow();
     row.className = name === one.decision ? "chosen" : "";
