@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -16,6 +18,7 @@ from stillframe.measure import compare
 from stillframe.measure.compare import Difference, Spread
 from stillframe.measure.scores import FROM_CONFUSION
 from stillframe.report.words import METRICS
+from stillframe.sweep.review import masks
 from stillframe.sweep.store import Repeat, Sweep, Trial
 
 RESAMPLES = 2000
@@ -94,7 +97,7 @@ class Findings:
         key = trial.number, repeat
         if key not in self._answers:
             path = self.sweep.place(trial.number) / f"r{repeat}" / "val_predictions.parquet"
-            found = pd.read_parquet(path, columns=COLUMNS) if path.exists() else None
+            found = _table(path) if path.exists() else None
             self._answers[key] = None if found is None else found.set_index("id").sort_index()
         return self._answers[key]
 
@@ -148,9 +151,11 @@ class Findings:
             found = compare.spread_of(values, self.overlap)
             return _within(found, 0.0) if is_share(name) else found
         split, _, kind = name.partition("/")
-        given = self.answers(trial, _done(trial)[0].repeat) if split == "val" and kind in FROM_CONFUSION else None
-        if given is None:
+        given = self.answers(trial, _done(trial)[0].repeat) if split == "val" else None
+        if given is None or kind not in _resampled(given):
             return Spread(len(values), values[0] if values else math.nan, math.nan, math.nan, math.nan)
+        if masks.are_masks(given):
+            return masks.spread(given, kind, resamples=RESAMPLES)
         label, predicted = given["label"].to_numpy(), given["predicted"].to_numpy()
         classes = int(max(label.max(), predicted.max())) + 1
         return compare.image_spread(label, predicted, classes, kind, resamples=RESAMPLES, seed=0)
@@ -168,10 +173,12 @@ class Findings:
             found = compare.paired_repeats(values[0], values[1], self.overlap)
             return _within(found, -1.0) if is_share(name) else found
         split, _, kind = name.partition("/")
-        if split != "val" or kind not in FROM_CONFUSION or pairs[0] is None:
+        if split != "val" or pairs[0] is None or kind not in _resampled(pairs[0][0]):
             gap = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
             return Difference(gap, math.nan, math.nan, "one run each, and no interval of this score")
         a, b = pairs[0]
+        if masks.are_masks(a):
+            return masks.difference(a, b, kind, resamples=RESAMPLES)
         label, ones, others = a["label"].to_numpy(), a["predicted"].to_numpy(), b["predicted"].to_numpy()
         classes = 1 + int(max(label.max(), ones.max(), others.max()))
         return compare.paired_images(label, ones, others, classes, kind, resamples=RESAMPLES, seed=0)
@@ -205,10 +212,22 @@ class Findings:
         return " ".join(words) or "as configured"
 
 
+def _table(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    known = parquet.read_schema(path).names
+    return pd.read_parquet(path, columns=masks.COLUMNS if set(masks.COLUMNS) <= set(known) else COLUMNS)
+
+
+def _resampled(table: pd.DataFrame) -> Collection[str]:
+    """The scores that have an interval over the images."""
+    return masks.METRICS if masks.are_masks(table) else FROM_CONFUSION
+
+
 def is_share(objective: str) -> bool:
     """Whether a score lies in 0..1 and reads best as a percentage."""
     name = objective.partition("/")[2]
-    return METRICS.get(name, ("", "", name.split("/")[0] in ("recall", "precision", "f1")))[2]
+    return METRICS.get(name, ("", "", name.split("/")[0] in ("recall", "precision", "f1", "iou", "boundary_f1")))[2]
 
 
 Bounded = TypeVar("Bounded", Spread, Difference)

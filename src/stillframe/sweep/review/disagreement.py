@@ -11,7 +11,7 @@ import pandas as pd
 from stillframe.data.store import Split
 from stillframe.measure.scores import confusion
 from stillframe.report.inputs import Picture
-from stillframe.sweep.review import originals
+from stillframe.sweep.review import masks, originals
 from stillframe.sweep.review.candidates import Candidate, Findings
 
 TOP = 4  # candidates that are put side by side
@@ -20,7 +20,10 @@ MOST_IMAGES = 24
 
 @dataclass(frozen=True)
 class Image:
-    """An image on which the candidates disagree; `answers`: (trial, class, confidence, right), as they are ranked."""
+    """An image on which the candidates disagree; `answers`: (trial, class, confidence, right), as they are ranked.
+
+    Of masks `actual` is "", and `answers` are (trial, "IoU", its value, whether it is the best one).
+    """
 
     id: str
     actual: str
@@ -37,7 +40,9 @@ class Disagreement:
         matrices: trial -> counts (K, K) over all repeats, rows actual.
         images: of the first repeat, the clearest disagreements first; at most `MOST_IMAGES`.
         count: images on which they disagree, of `total`.
-        pairs: one a candidate after the best: both right, only the best right, only the other right, both wrong.
+        pairs: one a candidate after the best: both right, only the best right, only the other right, both wrong; of
+            masks none.
+        masked: whether masks were answered; then `matrices` count pixels.
         why_none: why there are no pictures, or no images at all; "" when they are there.
     """
 
@@ -49,6 +54,7 @@ class Disagreement:
     total: int
     pairs: list[dict[str, int]]
     why_none: str
+    masked: bool = False
 
 
 def disagreement(findings: Findings) -> Disagreement:
@@ -60,21 +66,29 @@ def disagreement(findings: Findings) -> Disagreement:
     best = top[0].trial.repeats[0]
     tables = [table for one in top if (table := findings.answers(one.trial, _first(one))) is not None]
     shared = [table for table in tables if table.index.equals(tables[0].index)]
-    count = 1 + max(int(table[["label", "predicted"]].to_numpy().max()) for table in tables)
+    masked = masks.are_masks(tables[0])
+    count = max(map(_classes, tables))
     with originals.prepared_folders(findings.sweep, best) as folders:
         classes = originals.class_names(folders, count)
         matrices = {one.trial.number: _matrix(findings, one, len(classes)) for one in top}
         if len(top) < 2:
-            return Disagreement(top, classes, matrices, [], 0, 0, [], "There is only one candidate.")
+            return Disagreement(top, classes, matrices, [], 0, 0, [], "There is only one candidate.", masked)
         if len(shared) < len(top):
             why = "The candidates were validated on different images: they cannot be laid side by side."
-            return Disagreement(top, classes, matrices, [], 0, 0, [], why)
-        places = _where_they_differ(shared)
+            return Disagreement(top, classes, matrices, [], 0, 0, [], why, masked)
+        places = masks.where_they_differ(shared) if masked else _where_they_differ(shared)
         split = next((found for at in folders if (found := originals.holds(at, shared[0])) is not None), None)
         images = [_image(at, top, shared, classes, split) for at in places[:MOST_IMAGES]]
     why = "" if split is not None else _why(findings)
-    pairs = [_pair(shared[0], table) for table in shared[1:]]
-    return Disagreement(top, classes, matrices, images, len(places), len(shared[0]), pairs, why)
+    pairs = [] if masked else [_pair(shared[0], table) for table in shared[1:]]
+    return Disagreement(top, classes, matrices, images, len(places), len(shared[0]), pairs, why, masked)
+
+
+def _classes(table: pd.DataFrame) -> int:
+    """As many as the answers show; of masks all."""
+    if masks.are_masks(table):
+        return masks.classes_of(table)
+    return 1 + int(table[["label", "predicted"]].to_numpy().max())
 
 
 def _first(one: Candidate) -> int:
@@ -92,7 +106,9 @@ def _matrix(findings: Findings, one: Candidate, classes: int) -> np.ndarray[Any,
     total = np.zeros((classes, classes), dtype=np.int64)
     for run in one.trial.repeats:
         table = findings.answers(one.trial, run.repeat)
-        if table is not None:
+        if table is not None and masks.are_masks(table):
+            total += masks.pictures(table).confusion_KK
+        elif table is not None:
             total += confusion(table["label"], table["predicted"], classes)
     return total
 
@@ -111,11 +127,14 @@ def _where_they_differ(tables: list[pd.DataFrame]) -> list[int]:
 def _image(at: int, top: list[Candidate], tables: list[pd.DataFrame], classes: list[str], split: Split | None) -> Image:
     """A row of the tables with each candidate's answer."""
     label, index = int(tables[0]["label"].to_numpy()[at]), int(tables[0]["index"].to_numpy()[at])
+    picture = None if split is None else originals.picture_of(split, index)
+    if masks.are_masks(tables[0]):
+        numbers = [one.trial.number for one in top]
+        return Image(str(tables[0].index[at]), "", masks.said(tables, numbers, at), picture)
     answers = []
     for one, table in zip(top, tables, strict=True):
         said, sure = int(table["predicted"].to_numpy()[at]), float(table["confidence"].to_numpy()[at])
         answers.append((one.trial.number, classes[said], sure, said == label))
-    picture = None if split is None else originals.picture_of(split, index)
     return Image(str(tables[0].index[at]), classes[label], answers, picture)
 
 

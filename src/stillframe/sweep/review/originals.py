@@ -61,12 +61,13 @@ def holds(folder: Path, rows: pd.DataFrame) -> Split | None:
         split = Split(folder / "val")
     except (OSError, ValueError):
         return None
-    here = split.table[["source_id", "label"]]  # the id itself, but of several views of a video
+    name = "origin" if split.tiled else "source_id"  # the id itself, but of several views of a video
+    here = split.table[[name, "label"]]
     inside = len(rows) <= len(here) and bool((rows["index"] < len(here)).all())
     if not inside:
         return None
     same = here.iloc[rows["index"].to_numpy()]
-    agree = (same["source_id"] == rows.index.to_numpy()).all() and (same["label"].to_numpy() == rows["label"]).all()
+    agree = (same[name] == rows.index.to_numpy()).all() and (same["label"].to_numpy() == rows["label"]).all()
     return split if agree else None
 
 
