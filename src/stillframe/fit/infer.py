@@ -69,7 +69,10 @@ class Keep(Protocol):
 
 
 class EachRow:
-    """Keeps the logits of each row: index, id, label, source size and mode, slices, logits (list of K)."""
+    """Keeps the logits of each row: index, id, label, source size and mode, slices, logits (list of K).
+
+    Rows that are views of one video become one row: `logits` is their mean, `view_logits` has them all.
+    """
 
     def rows(self, split: Split, rank: int, world: int) -> NDArray[np.int64]:
         """Rows rank, rank + world, ..."""
@@ -80,7 +83,7 @@ class EachRow:
         return _Logits()
 
     def whole(self, parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]], split: Split) -> pd.DataFrame:
-        """One row a sample, each counted once."""
+        """One row a sample (a video, however many views it has), each counted once."""
         parts = [part for part in parts if len(part[0])]
         index_N = np.concatenate([np.empty(0, np.int64), *(index for index, _ in parts)])
         logits = [logits_K for _, logits_NK in parts for logits_K in logits_NK]
@@ -91,7 +94,28 @@ class EachRow:
         out = table[keep].copy()
         out.insert(0, "index", np.arange(len(table), dtype=np.int64))
         out["logits"] = [logits[at] for at in order]
-        return out
+        return together(out, table["source_id"].to_numpy())
+
+
+def together(rows: pd.DataFrame, video_N: NDArray[np.object_]) -> pd.DataFrame:
+    """One row for all views of a video; unchanged where no two rows are of one.
+
+    The row is that of the view in the middle, which is the one to be shown, under the id of the video; `logits` is the
+    mean over the views, and `view_logits` (V lists of K, in order) is added.
+
+    Args:
+        rows: columns id and logits, in the split's order.
+        video_N: the id of each row's video.
+    """
+    places = [np.asarray(at) for at in pd.Series(np.arange(len(rows))).groupby(video_N, sort=False).agg(list)]
+    if len(places) == len(rows):
+        return rows
+    out = rows.iloc[[at[len(at) // 2] for at in places]].reset_index(drop=True)
+    views = [np.stack([rows["logits"].iloc[row] for row in at]) for at in places]
+    out["id"] = [str(video_N[at[0]]) for at in places]
+    out["logits"] = [logits_VK.mean(0) for logits_VK in views]
+    out["view_logits"] = [list(logits_VK) for logits_VK in views]
+    return out
 
 
 class _Logits:
