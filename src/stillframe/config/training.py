@@ -16,8 +16,9 @@ LOSSES = r"^(cross_entropy|focal|dice|lovasz)(\+(cross_entropy|focal|dice|lovasz
 class Model:
     """Section `model`: which net, from which weights, which part of it learns."""
 
-    name: str  # "plain_cnn", "textbook_cnn", any timm model; for masks "unet" or "deeplabv3plus"
+    name: str  # "plain_cnn", "textbook_cnn", any timm model; for masks "unet", "deeplabv3plus"; for clips also "r3d_18"
     encoder: str | None  # of a net for masks: any timm model with feature maps; null: for the others
+    temporal: Literal["average", "gru", "lstm", "attention"] | None  # over a clip's frames; null: pictures, 3-D nets
     weights: str | None  # null, "hub", "package:<module>/<file>", or a path to .safetensors or .pth
     drop_rate: Annotated[float, Fraction]
     drop_path_rate: Annotated[float, Fraction]

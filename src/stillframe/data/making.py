@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.config import Fetch, nearest
-from stillframe.data import garments
+from stillframe.data import garments, motion
 
 FASHION_MNIST = Fetch(  # as conf/data/fashion_mnist.yaml
     kind="debian",
@@ -38,6 +38,7 @@ class Maker:
 
 MAKERS: dict[str, Maker] = {
     "garments": Maker({"garments": FASHION_MNIST, "photographs": ELPV}, garments.make),
+    "motion": Maker({"garments": FASHION_MNIST}, motion.made),
 }
 
 

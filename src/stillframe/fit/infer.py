@@ -169,7 +169,7 @@ def _part(asking: Asking, keep: Keep, rank: int, world: int) -> Any:
     device, predict = device_of(trainer, rank), find(task_name).predict
     net = net.to(device)
     if trainer.channels_last:
-        net.backbone.to(memory_format=torch.channels_last)
+        net.channels_last()
     rows = Rows([asking.split])
     split = rows.splits[0]
     kept, mine = keep.begin(split), keep.rows(split, rank, world)

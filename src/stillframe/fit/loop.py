@@ -341,7 +341,7 @@ def _fit(training: Training, decided: dict[str, Any], callbacks: list[pl.Callbac
     trainer = make_trainer(training, decided, callbacks)
     module = training.module(decided["batch_size"], decided["lr"])
     if plan.trainer.channels_last:
-        module.net.backbone.to(memory_format=torch.channels_last)
+        module.net.channels_last()
     if plan.trainer.compile:
         module.net.backbone.compile()
     if last.exists() and training.rank == 0:

@@ -31,7 +31,7 @@ def _seconds_a_step(training: Training, batch_size: int, bf16: bool) -> float:
     """Forward and backward of one real batch, the median of what fits into a second."""
     net = copy.deepcopy(training.net).to(training.device)
     if training.plan.trainer.channels_last:
-        net.backbone.to(memory_format=torch.channels_last)
+        net.channels_last()
     batch = training.rows[(0, training.rows.label_N[:batch_size] * 0)].to(training.device)
     loss = training.task.make_loss(training.plan.optim, training.card)
     times: list[float] = []

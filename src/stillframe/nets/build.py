@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillframe.config import Model, nearest
 from stillframe.nets import maps as maps_of
-from stillframe.nets import weights
+from stillframe.nets import video, weights
 from stillframe.nets.plain import PlainCNN, TextbookCNN
 
 OWN = ("plain_cnn", "textbook_cnn")
@@ -30,6 +30,8 @@ class NetSpec:
     drop_rate: float
     drop_path_rate: float
     encoder: str | None = None  # of a net that answers for each pixel
+    frames: int = 1  # T, of a net that answers clips
+    temporal: str | None = None  # its head over time
 
 
 class Net(nn.Module):
@@ -51,7 +53,13 @@ class Net(nn.Module):
         self._frozen: list[nn.Module] = []
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
-        """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels."""
+        """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels.
+
+        Of clips (B, T, C, H, W) each frame.
+        """
+        if image_BCHW.ndim == 5:
+            frames = self.normalise(image_BCHW.flatten(0, 1))
+            return frames.reshape(-1, image_BCHW.shape[1], *frames.shape[1:])
         channels = self.mean.shape[1]
         if image_BCHW.shape[1] != channels:  # gray pictures, a backbone that takes RGB
             image_BCHW = image_BCHW.expand(-1, channels, -1, -1)
@@ -75,7 +83,10 @@ class Net(nn.Module):
         return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits (B, K), or (B, K, H, W) of a net for masks, of pictures (B, C, H, W), uint8 or float in 0..255."""
+        """Logits (B, K), or (B, K, H, W) of a net for masks, of pictures (B, C, H, W), uint8 or float in 0..255.
+
+        A net for clips takes (B, T, C, H, W).
+        """
         logits: Tensor = self.backbone(self.normalise(image_BCHW))
         return logits.float()
 
@@ -101,6 +112,11 @@ class Net(nn.Module):
             module.requires_grad_(True)
         self._frozen = []
         self.train(self.training)
+
+    def channels_last(self) -> None:
+        """Lay the backbone's weights out for pictures whose channels come last in memory; 3-D convolutions stay."""
+        if all(weight.ndim < 5 for weight in self.backbone.parameters()):
+            self.backbone.to(memory_format=torch.channels_last)
 
     @property
     def frozen(self) -> bool:
@@ -134,6 +150,8 @@ def backbone(spec: NetSpec, pretrained: bool | str = False) -> nn.Module:
         ValueError: no such model in timm or here; names the nearest one.
     """
     inputs = len(spec.mean)
+    if spec.frames > 1:
+        return _clip_net(spec, pretrained)
     if spec.encoder is not None:
         return maps_of.build(
             spec.name,
@@ -166,12 +184,33 @@ def backbone(spec: NetSpec, pretrained: bool | str = False) -> nn.Module:
     return made
 
 
+def _clip_net(spec: NetSpec, pretrained: bool | str) -> nn.Module:
+    """A net for clips; pretrained weights are those of the net in it."""
+    if spec.name in video.SPACE_TIME:
+        whole = video.space_time(
+            spec.name, classes=spec.classes, drop_rate=spec.drop_rate, pretrained=pretrained is True
+        )
+        if isinstance(pretrained, str):
+            weights.load_pretrained(whole.inner, weights.locate(pretrained))  # type: ignore[arg-type]
+        return whole
+    picture = backbone(replace(spec, frames=1, temporal=None), pretrained is True)
+    if isinstance(pretrained, str):
+        weights.load_pretrained(picture, weights.locate(pretrained))
+    frame = video.FrameNet(video.without_classifier(picture), len(spec.mean), spec.image_size)
+    assert spec.temporal is not None
+    return video.ClipNet(frame, spec.temporal, frames=spec.frames, classes=spec.classes, drop_rate=spec.drop_rate)
+
+
 def _statistics(model: Model, channels: int, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
     """Mean and deviation that the net expects, per channel of its input."""
     if model.normalise == "data" or (model.normalise == "auto" and model.weights is None) or model.name in OWN:
         if model.weights is not None and channels == 1:
             return mean * 3, std * 3  # pretrained stems take three channels
+        if model.name in video.SPACE_TIME and channels == 1:
+            return mean * 3, [max(value, 1e-3) for value in std] * 3
         return mean, [max(value, 1e-3) for value in std]  # a constant image has no deviation to divide by
+    if model.name in video.SPACE_TIME:
+        return video.statistics(model.name)
     import timm
 
     whole = model.encoder or model.name
@@ -204,23 +243,27 @@ def create(
     mean: list[float],
     std: list[float],
     maps: bool = False,
+    frames: int = 1,
 ) -> Net:
     """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
 
-    With `maps` it answers for each pixel; pretrained weights are those of its encoder.
+    With `maps` it answers for each pixel; pretrained weights are those of its encoder. With `frames` of more than one
+    it answers clips of so many; pretrained weights are those of the net that sees each frame.
 
     Raises:
         ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
     """
     maps_of.check(model, image_size, maps=maps)
+    video.check(model, frames, image_size)
     mean, std = _statistics(model, channels, mean, std)
     rates = (model.drop_rate, model.drop_path_rate)
-    spec = NetSpec(model.name, classes, channels, image_size, mean, std, *rates, model.encoder)
-    if maps:
+    spec = NetSpec(model.name, classes, channels, image_size, mean, std, *rates, model.encoder, frames, model.temporal)
+    inside = maps or frames > 1  # the weights are those of a part
+    if inside:
         inner = backbone(spec, pretrained=True if model.weights == "hub" else model.weights or False)
     else:
         inner = backbone(spec, pretrained=model.weights == "hub")
-    if not maps and model.weights is not None and model.weights != "hub":
+    if not inside and model.weights is not None and model.weights != "hub":
         weights.load_pretrained(inner, weights.locate(model.weights))
     if model.weights is not None:
         _quiet_head(inner)

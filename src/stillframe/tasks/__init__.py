@@ -1,10 +1,14 @@
 """Tasks: what is learned. One file a task; `TASKS` is the only place that knows them all."""
 
 from stillframe.config import nearest
-from stillframe.tasks import classification, segmentation
+from stillframe.tasks import classification, segmentation, video_classification
 from stillframe.tasks.base import Task
 
-TASKS: dict[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
+TASKS: dict[str, Task] = {
+    "classification": classification.TASK,
+    "segmentation": segmentation.TASK,
+    "video_classification": video_classification.TASK,
+}
 
 
 def find(name: str) -> Task:

@@ -19,7 +19,9 @@ from stillframe.tasks.base import Loss, Tally, Task
 
 
 def build_net(model: Model, card: Card) -> Net:
-    """A fresh net with one logit a class (ValueError: unknown model, weights that do not fit)."""
+    """A fresh net with one logit a class (ValueError: unknown model, weights that do not fit, clips)."""
+    if card.frames > 1:
+        raise ValueError(f"the data are clips of {card.frames} frames (data.clip): set task = video_classification")
     return build.create(
         model,
         classes=len(card.classes),
@@ -101,8 +103,9 @@ def mix(optim: Optim, card: Card, batch: Batch) -> Batch:
     cut = optim.cutmix > 0 and (optim.mixup == 0 or bool(torch.rand(()) < 0.5))
     blend = v2.CutMix if cut else v2.MixUp
     transform = blend(alpha=optim.cutmix if cut else optim.mixup, num_classes=len(card.classes))
-    image_BCHW, mixed_BK = transform(batch.image_BCHW.float(), batch.target_B)
-    return replace(batch, image_BCHW=image_BCHW, mixed_BK=mixed_BK)
+    folded_BCHW = batch.image_BCHW.float().flatten(1, -3)  # the frames of a clip as channels: one box for all
+    image_BCHW, mixed_BK = transform(folded_BCHW, batch.target_B)
+    return replace(batch, image_BCHW=image_BCHW.view(batch.image_BCHW.shape), mixed_BK=mixed_BK)
 
 
 def step(net: Net, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
