@@ -64,13 +64,21 @@ def examine_mask(row: Row, folder: Path, rule: Rule, record: dict[str, Any], pic
         image = to_channels(image, 1 if rule.channels == "gray" else 3)
     record["channels"], record["mask_hash"] = image.shape[2], mask.digest
     record["labels"], record["colours"] = mask.labels, mask.colours
-    record["label_px"] = np.bincount(mask.local_HW.ravel(), minlength=len(mask.labels)).tolist()
+    record["label_px"] = pixels_of(mask.local_HW, len(mask.labels))
     sums, record["cuts"] = np.zeros((2, image.shape[2])), []
     for one, pixels in cut_up(image, mask, rule):
         values = pixels.reshape(-1, image.shape[2]).astype(np.float64)
         sums += [values.sum(axis=0), (values * values).sum(axis=0)]
         record["cuts"].append(one)
     record["sums"], record["squares"] = sums.tolist()
+
+
+def pixels_of(local_HW: Pixels, labels: int) -> list[int]:
+    """Pixels of each label; some rows at a time, for numpy counts with eight bytes a pixel."""
+    total = np.zeros(IGNORE + 1, dtype=np.int64)
+    for first in range(0, local_HW.shape[0], 512):
+        total += np.bincount(local_HW[first : first + 512].ravel(), minlength=IGNORE + 1)
+    return [int(count) for count in total[:labels]]
 
 
 def cut_up(image: Pixels, mask: Mask, rule: Rule) -> Iterator[tuple[dict[str, Any], Pixels]]:
@@ -82,6 +90,6 @@ def cut_up(image: Pixels, mask: Mask, rule: Rule) -> Iterator[tuple[dict[str, An
             part, part_mask = resize(image, size, how), resize_mask(mask.local_HW, size, how)
         else:
             part, part_mask = tiles.cut(image, top, left, size, 0), tiles.cut(mask.local_HW, top, left, size, IGNORE)
-        pixels = np.bincount(part_mask.ravel(), minlength=IGNORE + 1)[: len(mask.labels)].tolist()
+        pixels = pixels_of(part_mask, len(mask.labels))
         stored = (b"", b"") if encoding == "none" else (encode(part, encoding), encode_mask(part_mask, encoding))
         yield {"top": top, "left": left, "image": stored[0], "mask": stored[1], "pixels": pixels}, part

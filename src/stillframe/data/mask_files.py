@@ -14,8 +14,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -126,10 +129,14 @@ def _indexed(opened: Image.Image, file: str, turned: bool) -> _Found:
         raise Refused(f"mask not of classes: {file} is partly transparent; save it without")
     if not coloured and opened.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
         raise Refused(f"mask not of classes: {file} has mode {opened.mode}; save it as gray, palette or RGB")
-    values_HW = np.asarray(opened).astype(np.int64)
+    values = np.asarray(opened)
     if coloured:
-        values_HW = (values_HW[..., 0] << 16) + (values_HW[..., 1] << 8) + values_HW[..., 2]
-    found, local = _unique(values_HW)
+        wide = values.astype(np.int32)
+        found, local = _unique((wide[..., 0] << 16) + (wide[..., 1] << 8) + wide[..., 2])
+    elif opened.mode in ("L", "P", "1"):
+        found, local = _unique_bytes(values.astype(np.uint8, copy=False))
+    else:
+        found, local = _unique(values.astype(np.int32))
     if len(found) > MOST:
         raise Refused(
             f"mask not of classes: {file} holds {len(found)} different {'colours' if coloured else 'values'}; "
@@ -139,15 +146,21 @@ def _indexed(opened: Image.Image, file: str, turned: bool) -> _Found:
     return _Found(local, labels, _palette(opened, found.tolist()), turned)
 
 
-def _unique(values_HW: NDArray[np.int64]) -> tuple[NDArray[np.int64], Pixels]:
+def _unique(values_HW: NDArray[np.int32]) -> tuple[NDArray[Any], Pixels]:
     """Distinct values in ascending order, and the place of each pixel's among them (mod 256: refused when more)."""
-    low, high = int(values_HW.min()), int(values_HW.max())
-    if high - low > 1 << 16:
-        found, local = np.unique(values_HW, return_inverse=True)
-        return found, local.reshape(values_HW.shape).astype(np.uint8)
-    seen = np.bincount((values_HW - low).ravel(), minlength=high - low + 1) > 0
-    place = (np.cumsum(seen) - 1).astype(np.uint8)
-    return np.flatnonzero(seen).astype(np.int64) + low, place[values_HW - low]
+    coded = pa.array(values_HW.ravel()).dictionary_encode()  # by hashing: sorting a large photograph takes seconds
+    found = coded.dictionary.to_numpy()
+    order = np.argsort(found)
+    place = np.empty(len(found), dtype=np.uint8)
+    place[order] = np.arange(len(found)).astype(np.uint8)
+    return found[order], place[coded.indices.to_numpy()].reshape(values_HW.shape)
+
+
+def _unique_bytes(values_HW: Pixels) -> tuple[NDArray[Any], Pixels]:
+    """The same without sorting, and without eight bytes for each pixel."""
+    seen = cv2.calcHist([values_HW], [0], None, [256], [0, 256]).ravel() > 0
+    place = (np.cumsum(seen) - 1).clip(0).astype(np.uint8)
+    return np.flatnonzero(seen), np.asarray(cv2.LUT(values_HW, place), dtype=np.uint8)
 
 
 def _palette(opened: Image.Image, values: Sequence[int]) -> list[str]:
