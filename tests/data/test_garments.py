@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import shutil
 import struct
 from dataclasses import asdict
 from pathlib import Path
@@ -72,20 +73,18 @@ def test_masks_are_exact_and_splits_share_nothing(tmp_path, few):
     assert (out / "classes.csv").read_text().splitlines()[:2] == ["name,value,r,g,b", "background,0,0,0,0"]
 
 
-def test_twice_the_same_bytes_through_fetch(tmp_path, few, monkeypatch):
+def test_twice_the_same_bytes_and_an_unknown_maker(tmp_path, few):
     given = sources(tmp_path / "given")
+    where = {source.name: given[part] for part, source in making.MAKERS["garments"].sources.items()}
+
+    def get(source, out, work):
+        shutil.copytree(where[source.name], out, dirs_exist_ok=True)
+
     for name in ("one", "two"):
-        bringing = dict(making.MAKERS["garments"].sources)
-        where = {source.name: given[part] for part, source in bringing.items()}
-
-        def get(source, out, work, where=where):
-            import shutil
-
-            shutil.copytree(where[source.name], out, dirs_exist_ok=True)
-
-        (tmp_path / name / "out").mkdir(parents=True)
-        (tmp_path / name / "work").mkdir()
-        making.make("garments", tmp_path / name / "out", tmp_path / name / "work", get)
+        out, work = tmp_path / name / "out", tmp_path / name / "work"
+        out.mkdir(parents=True)
+        work.mkdir()
+        making.make("garments", out, work, get)
     assert digests(tmp_path / "one/out") == digests(tmp_path / "two/out")
     asked = Fetch(kind="made", name="garmets", sha256=None, folder=None)
     with pytest.raises(ValueError, match=r"data\.fetch\.name = 'garmets'.* did you mean 'garments'"):
