@@ -38,10 +38,11 @@ def pictures(count: int, tiled: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(image, truth_of(image, at)) for at, image in enumerate(images)]
 
 
-def write_split(folder: Path, count: int = 7, *, tiled: bool = False, overlap: float = 0.25) -> Path:
+def write_split(folder: Path, count: int = 7, *, tiled: bool = False, overlap: float = 0.25, classes: int = 3) -> Path:
     """Write a split of `count` pictures; tiles of one picture do not follow each other."""
     rows = []
     for at, (image, mask) in enumerate(pictures(count, tiled)):
+        mask[(mask >= classes) & (mask != IGNORE)] = classes - 1
         known = {"label": int(np.bincount(mask[mask != IGNORE], minlength=3)[1:].argmax()) + 1, "weight": 1.0}
         known |= {"group": str(at), "source_id": f"{at}.png", "source_mode": "RGB", "slices": "{}"}
         known |= {"source_width": image.shape[1], "source_height": image.shape[0]}

@@ -88,7 +88,7 @@ def scores(args: argparse.Namespace) -> int:
     intervals, baseline = read_json(EVALUATE / "intervals.json"), read_json(EVALUATE / "baseline.json")
     val, test = read_json(VALIDATE / "metrics.json"), read_json(EVALUATE / "metrics.json")
     table = Table("score", "validation", "test", "95 % interval", "always the largest class")
-    for name in ("accuracy", "f1_macro", "recall_macro", "auroc", "ece"):
+    for name in ("iou_macro", "accuracy", "f1_macro", "recall_macro", "boundary_f1", "auroc", "ece"):
         if name in test:
             low, high = intervals.get(name, (None, None))
             interval = f"{low:.3f} to {high:.3f}" if low is not None else ""

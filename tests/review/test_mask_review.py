@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -130,3 +131,17 @@ def test_a_mask_is_an_indexed_png_with_the_names_of_its_classes():
     np.testing.assert_array_equal(np.asarray(image), mask)
     np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[1, 1], colours()[IGNORE])
     assert colours()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+
+
+def test_two_classes_are_decided_by_the_tuned_threshold(tmp_path):
+    """A class that is rare in confident answers is found from a lower probability on."""
+    two = replace(card(), classes=CLASSES[:2])
+
+    def answer(image):
+        return logits(image)[:, :2] + np.array([2.5, 0.0], np.float32)[:, None, None]
+
+    split = write_split(tmp_path / "val", classes=2)
+    metrics, choices = REVIEW.validate(Made(split, answer=answer), VALIDATE, two, tmp_path)
+    assert 0 < choices["threshold"] < 0.5
+    plain, _ = REVIEW.validate(Made(split, answer=answer), replace(VALIDATE, threshold="argmax"), two, tmp_path)
+    assert metrics["f1_macro"] > plain["f1_macro"]
