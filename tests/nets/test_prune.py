@@ -45,3 +45,12 @@ def test_slim_keeps_inputs_and_classes() -> None:
     slim(net, 0.5)
     assert sum(part.numel() for part in net.parameters()) < 0.3 * before
     assert net(torch.zeros((2, 1, 16, 16), dtype=torch.uint8)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["unet", "deeplabv3plus"])
+def test_slim_takes_channels_out_of_nets_for_masks(name: str) -> None:
+    net = rebuild(NetSpec(name, 5, 3, 64, [0.5] * 3, [0.2] * 3, 0.0, 0.0, encoder="test_resnet")).eval()
+    before = sum(part.numel() for part in net.parameters())
+    slim(net, 0.5)
+    assert sum(part.numel() for part in net.parameters()) < 0.6 * before
+    assert net(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).shape == (2, 5, 64, 64)

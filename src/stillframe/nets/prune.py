@@ -85,12 +85,13 @@ def slim(net: Net, share: float) -> None:
 
 
 def _head(net: Net) -> nn.Module:
-    """The last linear layer with one output a class."""
-    found = [
-        module for module in net.modules() if isinstance(module, nn.Linear) and module.out_features == net.spec.classes
-    ]
+    """The last linear layer with one output a class; of a net that answers for each pixel the last such convolution."""
+    classes = net.spec.classes
+    linear = [part for part in net.modules() if isinstance(part, nn.Linear) and part.out_features == classes]
+    mapped = [part for part in net.modules() if isinstance(part, nn.Conv2d) and part.out_channels == classes]
+    found: list[nn.Module] = [*linear] if net.spec.encoder is None else [*mapped]
     if not found:
-        raise ValueError(f"variant slim: {net.spec.name} has no linear layer of {net.spec.classes} outputs at its end")
+        raise ValueError(f"variant slim: {net.spec.name} has no layer of {classes} outputs at its end")
     return found[-1]
 
 
