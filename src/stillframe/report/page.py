@@ -186,7 +186,7 @@ def _score_rows(found: Inputs) -> list[dict[str, str]]:
             rows.append(
                 {
                     "title": title,
-                    "meaning": found.kind.meanings.get(name, meaning.replace("image", found.thing)),
+                    "meaning": found.kind.meanings.get(name, words.spoken(meaning, found)),
                     "test": words.shown(found.metrics[name], as_percent),
                     "interval": words.interval(found.intervals.get(name), as_percent),
                     "val": words.shown(found.val_metrics.get(name), as_percent),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stillframe.report.inputs import Inputs
@@ -23,6 +24,7 @@ METRICS = {  # name -> (title, meaning, shown as a percentage); `Kind.meanings` 
     "ece_uncalibrated": ("ECE before calibration", "the same without temperature scaling", False),
     "log_loss_uncalibrated": ("Log loss before calibration", "the same without temperature scaling", False),
 }
+IMAGES = re.compile(r"(“[^”]*”|'[^']*')|\b(an )?image(s?)\b")
 LONG_RUN_S = 120
 WORSE_ECE = 0.01  # below that the difference is noise
 
@@ -137,7 +139,14 @@ def caveats(found: Inputs, params: dict[str, Any]) -> list[str]:
             f"Calibration on the validation split made the confidence worse on the test split "
             f"(ECE {before:.3f} before, {after:.3f} after)."
         )
-    return list(dict.fromkeys(_sentence(note) for note in notes))
+    return list(dict.fromkeys(_sentence(spoken(note, found)) for note in notes))
+
+
+def spoken(text: str, found: Inputs) -> str:
+    """A sentence of ours about images, said of clips where the data are clips; what stands in quotes is not ours."""
+    if found.thing == "image":
+        return text
+    return IMAGES.sub(lambda hit: hit[1] or f"{'a ' if hit[2] else ''}{found.thing}{hit[3]}", text)
 
 
 def _sentence(note: str) -> str:
@@ -165,7 +174,8 @@ def audit_facts(found: Inputs) -> list[tuple[str, str]]:
     facts.append(("near duplicates", f"{near.get('images', 0):,} {found.things} in {near.get('groups', 0):,} groups"))
     if audit.get("conflicts"):
         facts.append((f"one {found.thing} under two labels", f"{audit['conflicts']:,}"))
-    for key, title in (("modes", "colour modes"), ("formats", "file formats"), ("sizes", "sizes, px")):
+    modes = "codecs" if found.card.frames > 1 else "colour modes"
+    for key, title in (("modes", modes), ("formats", "file formats"), ("sizes", "sizes, px")):
         if audit.get(key):
             most = sorted(audit[key].items(), key=lambda item: -item[1])
             more = f", {len(most) - 5} more" if len(most) > 5 else ""
