@@ -77,7 +77,7 @@ def test_the_trained_model(tmp_path: Path) -> None:
 
     spec = {name: 8 for name in NetSpec.__dataclass_fields__}
     spec |= {"name": "plain_cnn", "classes": 2, "channels": 1, "mean": [0.5], "std": [0.5]}
-    spec |= {"drop_rate": 0.0, "drop_path_rate": 0.0}
+    spec |= {"drop_rate": 0.0, "drop_path_rate": 0.0, "encoder": None, "frames": 1, "temporal": None}
     write_json(tmp_path / "train/model.json", {"task": "classification", **spec})
     planted(tmp_path / "train/model.safetensors")
     with pytest.raises(ValueError, match=r"train/model\.safetensors is damaged or not a weights file"):

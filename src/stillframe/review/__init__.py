@@ -1,15 +1,1 @@
-"""What the stages after training ask: one file a kind of answer; `REVIEWS` is the only place that knows them all.
-
-Apart from `tasks`, so that a change of a table or a picture trains no net anew.
-"""
-
-from stillframe.review import labels, masks
-from stillframe.review.base import Review
-from stillframe.tasks import find
-
-REVIEWS: dict[str, Review] = {"label": labels.REVIEW, "mask": masks.REVIEW}
-
-
-def review_of(task: str) -> Review:
-    """The review of a task's answers (ValueError names the nearest task)."""
-    return REVIEWS[find(task).answer]
+"""What the stages after training ask of an answer: one file a kind."""

@@ -28,8 +28,8 @@ def run(
 ) -> None:
     """Score the test split with the frozen choices and write `evaluated`."""
     from stillframe.fit.infer import Asking
-    from stillframe.review import review_of
     from stillframe.review.base import Tested
+    from stillframe.review.kinds import review_of
 
     facts, choices, review = Card.read(card), read_json(validated / "choices.json"), review_of(task)
     asking = Asking(trained, test, trainer, choices["tta"], evaluate.batch_size)

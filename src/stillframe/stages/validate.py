@@ -31,7 +31,7 @@ def run(
     """
     from stillframe.fit.infer import Asking
     from stillframe.measure.choices import refusal, verdict
-    from stillframe.review import review_of
+    from stillframe.review.kinds import review_of
 
     facts, review, out = Card.read(card), review_of(task), fresh_folder(validated)
     tta = data_symmetry if validate.tta == "data" else "none"

@@ -39,7 +39,7 @@ class Task:
     """The functions that make a task.
 
     Attributes:
-        answer: what an answer is, by a name of `review.REVIEWS`: "label", one class a sample, "mask", one class a
+        answer: what an answer is, by a name of `review.kinds.REVIEWS`: "label", one class a sample, "mask", one class a
             pixel; stages after training and exported files treat answers of one kind alike.
         targets: kinds of targets beside the image, in albumentations' names ({} for class labels).
         build_net: a fresh net for the data of a card.
