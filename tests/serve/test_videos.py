@@ -27,8 +27,8 @@ def test_videos_are_answered_in_forms_and_as_bodies(serving: Serving, tmp_path: 
     said = client.post("/predict", files=of(dark) + of(bright)).json()["predictions"]
     assert [(one["name"], one["decision"]) for one in said] == [("dark.mp4", "dark"), ("bright.mp4", "bright")]
     assert said[1]["probability"] == pytest.approx(0.8, abs=0.01)
-    file = {name: said[1]["file"][name] for name in ("mode", "width", "height", "seconds")}
-    assert file == {"mode": "RGB", "width": 48, "height": 32, "seconds": 2.0}
+    file = {name: said[1]["file"][name] for name in ("format", "mode", "width", "height", "seconds")}
+    assert file == {"format": "MP4", "mode": "RGB", "width": 48, "height": 32, "seconds": 2.0}
     body = client.post("/predict", content=dark.read_bytes(), headers={"content-type": "video/mp4"})
     assert body.json()["predictions"][0]["probabilities"] == said[0]["probabilities"]
 

@@ -20,8 +20,8 @@ from stillframe.data.fingerprint import fingerprints
 from stillframe.data.sources import Row
 from stillframe.data.store import encode, pack, unpack
 from stillframe.data.strip import shown_frames
+from stillframe.data.views import container_of
 
-NAMES = {"mov": "MP4", "matroska": "Matroska", "mpegts": "MPEG-TS"}  # of containers; others as FFmpeg calls them
 BEYOND_S = 1.0  # a table's end may lie so far behind the file's
 
 
@@ -75,8 +75,7 @@ def _end(row: Row, facts: VideoFacts) -> float:
 
 def _describe(record: dict[str, Any], facts: VideoFacts, frame_N: Pixels) -> None:
     """Size, format and fingerprints; two clips look alike when four of their frames do."""
-    container = facts.format.split(",")[0]
-    record |= {"mode": facts.codec, "format": NAMES.get(container, container), "frames": 1}
+    record |= {"mode": facts.codec, "format": container_of(facts), "frames": 1}
     record |= {"width": facts.width, "height": facts.height, "channels": frame_N.shape[-1]}
     four = frame_N[(np.arange(4) * 2 + 1) * len(frame_N) // 8]
     _, record["phash"], thumb = fingerprints(np.vstack([np.hstack([*four[:2]]), np.hstack([*four[2:]])]))

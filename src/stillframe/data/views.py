@@ -14,6 +14,7 @@ from stillframe.data import video
 from stillframe.data.decode import Picture, Pixels, Refused
 from stillframe.data.film import VideoFacts
 
+NAMES = {"mov": "MP4", "matroska": "Matroska", "mpegts": "MPEG-TS"}  # of containers
 EDGE_S = 2e-3  # nothing at the very end is asked for: there the next part begins, or nothing is left
 
 
@@ -36,6 +37,12 @@ def seconds(frames: int, fps: float | None, views: int, start: float, end: float
         first_V = rest * (np.linspace(0.0, 1.0, views) if views > 1 else np.array([0.5]))
         at_VT = start + first_V[:, None] + (number_T + 0.5) / fps
     return np.clip(at_VT, start, max(start, end - EDGE_S))
+
+
+def container_of(about: VideoFacts) -> str:
+    """The container's usual name; FFmpeg's own where it has no other."""
+    name = about.format.split(",")[0]
+    return NAMES.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -93,4 +100,4 @@ class Reading:
             raise Refused(f"unreadable: {error.strerror or error}") from None
         mode = "L" if about.channels == 1 else "RGB"
         image = frame_N[place.reshape(at_VT.shape)]
-        return Picture(image, mode, about.format, about.width, about.height, about.frames)
+        return Picture(image, mode, container_of(about), about.width, about.height, about.frames)

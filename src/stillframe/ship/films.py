@@ -16,7 +16,7 @@ import numpy as np
 
 from stillframe.data.decode import Picture, Pixels, Refused
 from stillframe.data.video import VideoFacts, stream
-from stillframe.data.views import Reading
+from stillframe.data.views import Reading, container_of
 from stillframe.ship.facts import Facts
 from stillframe.ship.found import Found
 from stillframe.ship.model import shown
@@ -147,7 +147,9 @@ def windows_of(
 
 
 def _picture(clip: Pixels, about: VideoFacts) -> Picture:
-    return Picture(clip, "L" if about.channels == 1 else "RGB", about.format, about.width, about.height, about.frames)
+    return Picture(
+        clip, "L" if about.channels == 1 else "RGB", container_of(about), about.width, about.height, about.frames
+    )
 
 
 def _known(picture: Picture) -> Callable[[], Picture]:
