@@ -78,7 +78,8 @@ def test_matching_names(tmp_path, section, go):
     audit = json.loads((out / "audit.json").read_text())
     assert audit["layout"] == "masks" and sum(audit["sizes_of"].values()) == 12
     assert sum(audit["pixels"]["train"].values()) == audit["sizes_of"]["train"] * 32 * 32
-    assert "data:image" in (out / "audit.html").read_text()
+    page = (out / "audit.html").read_text()
+    assert "data:image" in page and "of all pixels" in page and page.count("background:#") >= 3
     train = Split(out / "train")
     for label, name in zip(train.table["label"], train.table["id"], strict=True):
         assert label == 1 + np.bincount(found[name][1].ravel(), minlength=3)[1:].argmax()

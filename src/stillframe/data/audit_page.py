@@ -17,7 +17,7 @@ from stillframe.data.audit import Audit
 from stillframe.data.decode import Pixels
 from stillframe.data.fingerprint import THUMB
 from stillframe.data.judge import Verdict, kind
-from stillframe.data.overlay import overlay
+from stillframe.data.overlay import overlay, palette
 from stillframe.data.store import decode_mask
 from stillframe.data.strip import strip
 from stillframe.data.survey import Chunk, Rule
@@ -70,12 +70,23 @@ def _sample(kept: pd.DataFrame, name: str) -> list[int]:
 def _classes(
     findings: Audit, samples: dict[str, list[int]], pictures: dict[int, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
+    classes = len(findings.counts["train"])
+    colours = ["#" + bytes(one).hex() for one in palette(classes)] if findings.pixels else [""] * classes
     for name in findings.counts["train"]:
         counts = {split: findings.counts[split][name] for split in SPLITS}
         shown = [pictures[place] for place in samples.get(name, [])]
         pixels = sum(found.get(name, 0) for found in findings.pixels.values())
-        rows.append({"name": name, **counts, "all": sum(counts.values()), "samples": shown, "pixels": pixels})
+        rows.append(
+            {
+                "name": name,
+                **counts,
+                "all": sum(counts.values()),
+                "samples": shown,
+                "pixels": pixels,
+                "colour": colours[len(rows)],
+            }
+        )
     return rows
 
 
