@@ -145,3 +145,51 @@ def masked_here(masked, monkeypatch) -> Workplace:
     monkeypatch.chdir(masked.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return masked
+
+
+def write_walks(folder: Path, sizes: dict[str, int]) -> None:
+    """Clips of six frames of 8 px: a bright bar goes to the right or to the left; two views of a val or test video."""
+    random, counts, clip = np.random.default_rng(0), {}, {"frames": 4, "stored": 6, "views": 2}
+    clip |= {"fps": None, "sampling": "uniform", "reversible": False}
+    for split, size in sizes.items():
+        views, frames = (1, 6) if split == "train" else (2, 4)
+        with SplitWriter(folder / split, height=8, width=8, channels=1, encoding="raw", frames=frames) as writer:
+            for number in range(size):
+                first = random.integers(8)
+                for view in range(views):
+                    image = random.integers(0, 80, (frames, 8, 8, 1), dtype=np.uint8)
+                    for at in range(frames):
+                        image[at, :, (first + (at if number % 2 else -at)) % 8] += 150
+                    more = {"id": f"{number}@{view}" if views > 1 else str(number), "source_id": str(number)}
+                    writer.write([{**row(number, number % 2, image), **more}])
+        counts[split] = {"left": (size + 1) // 2, "right": size // 2}
+    card = Card("walks", ["left", "right"], counts, 1, 8, 8, [0.25], [0.25], [], "0" * 64, frames=4, clip=clip)
+    card.write(folder / "card.json")
+
+
+VIDEO = {
+    "task": "video_classification",
+    "model.name": "plain_cnn",
+    "model.temporal": "gru",
+    "trainer.batch_size": 16,
+    "augment.temporal": {"jitter": True, "reverse": 0.0, "speed": 0.3},
+    "optim.lr": 3e-3,
+}
+
+
+@pytest.fixture
+def walks(tmp_path) -> Workplace:
+    """The same with clips of bars that go to the left or to the right, and a small CNN with a GRU."""
+    write_walks(tmp_path / "data/prepared", {"train": 64, "val": 21, "test": 21})
+    place = Workplace(tmp_path)
+    for key, value in VIDEO.items():
+        place.set(key, value)
+    return place
+
+
+@pytest.fixture
+def walks_here(walks, monkeypatch) -> Workplace:
+    """As the working directory of this process."""
+    monkeypatch.chdir(walks.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return walks

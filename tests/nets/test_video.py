@@ -40,11 +40,13 @@ def clips(frames=4, channels=1, size=32, count=2):
     )
 
 
-@pytest.mark.parametrize("temporal", video.TEMPORAL)
-@pytest.mark.parametrize("name", ["textbook_cnn", "plain_cnn", "resnet18", "vit_tiny_patch16_224", "convnext_atto"])
+TINY = ("plain_cnn", "test_resnet", "test_vit", "test_convnext", "swin_tiny_patch4_window7_224")
+
+
+@pytest.mark.parametrize(
+    ("name", "temporal"), [*(("textbook_cnn", kind) for kind in video.TEMPORAL), *((name, "gru") for name in TINY)]
+)
 def test_any_picture_net_answers_clips(name, temporal):
-    if temporal != "gru" and name not in ("textbook_cnn", "plain_cnn"):
-        temporal = "average"
     net = make(name=name, temporal=temporal, channels=3)
     with torch.no_grad():
         logits = net(clips(channels=3))
