@@ -17,7 +17,7 @@ from stillframe.data.audit import Audit
 from stillframe.data.decode import Pixels
 from stillframe.data.fingerprint import THUMB
 from stillframe.data.judge import Verdict, kind
-from stillframe.data.overlay import overlay, palette
+from stillframe.data.palette import colours, veiled
 from stillframe.data.store import decode_mask
 from stillframe.data.strip import strip
 from stillframe.data.survey import Chunk, Rule
@@ -72,7 +72,7 @@ def _classes(
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     classes = len(findings.counts["train"])
-    colours = ["#" + bytes(one).hex() for one in palette(classes)] if findings.pixels else [""] * classes
+    shades = ["#" + bytes(one).hex() for one in colours()] if findings.pixels else [""] * classes
     for name in findings.counts["train"]:
         counts = {split: findings.counts[split][name] for split in SPLITS}
         shown = [pictures[place] for place in samples.get(name, [])]
@@ -84,7 +84,7 @@ def _classes(
                 "all": sum(counts.values()),
                 "samples": shown,
                 "pixels": pixels,
-                "colour": colours[len(rows)],
+                "colour": shades[len(rows)],
             }
         )
     return rows
@@ -147,7 +147,7 @@ def _masked_pictures(
         if rule.encoding == "jpeg":
             values = np.asarray(cv2.imdecode(values, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
         mask_HW = table[decode_mask(cut["mask"], rule.encoding, card.height, card.width)]
-        image = overlay(values.reshape(card.height, card.width, -1), mask_HW, len(card.classes))
+        image = veiled(values.reshape(card.height, card.width, -1), mask_HW)
         out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
     return out
 

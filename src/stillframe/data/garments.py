@@ -17,7 +17,7 @@ from PIL import Image
 
 from stillframe.data import idx
 from stillframe.data.decode import decode, resize
-from stillframe.data.overlay import palette
+from stillframe.data.palette import colours, encode
 from stillframe.data.progress import bar
 
 SEED = 0
@@ -60,27 +60,23 @@ def make(folders: dict[str, Path], out: Path) -> None:
     """
     stocks = _stocks(folders)
     names = [BACKGROUND, *KINDS]
-    colours = palette(len(names))[: len(names)]
     with (out / "classes.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["name", "value", "r", "g", "b"])
-        table.writerows([name, value, *colours[value].tolist()] for value, name in enumerate(names))
+        table.writerows([name, value, *colours()[value].tolist()] for value, name in enumerate(names))
     with bar("making pictures", sum(PICTURES.values())) as advance:
         for part, (split, count) in enumerate(PICTURES.items()):
             for kind in ("images", "masks"):
                 (out / split / kind).mkdir(parents=True)
             for number in range(count):
                 image, mask = picture(stocks[split], np.random.default_rng([SEED, part, number]))
-                _write(image, mask, colours, out / split, f"{number:04d}.png")
+                _write(image, mask, names, out / split, f"{number:04d}.png")
                 advance(1)
 
 
-def _write(image: Pixels, mask: Pixels, colours: Pixels, folder: Path, name: str) -> None:
+def _write(image: Pixels, mask: Pixels, names: list[str], folder: Path, name: str) -> None:
     Image.fromarray(image).save(folder / "images" / name)
-    indexed = Image.fromarray(mask).convert("P")
-    indexed.putdata(mask.ravel().tolist())
-    indexed.putpalette(colours.tobytes())
-    indexed.save(folder / "masks" / name)
+    (folder / "masks" / name).write_bytes(encode(mask, names))
 
 
 def _stocks(folders: dict[str, Path]) -> dict[str, Stock]:

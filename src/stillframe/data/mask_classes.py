@@ -169,5 +169,7 @@ def read_colours(path: Path) -> dict[str, str]:
             f"{path} (data.masks.colours) has the columns {', '.join(table.columns)}: it needs name, and value or "
             "colour, or r, g and b"
         )
-    labels = table[parts].agg(",".join, axis=1) if None not in parts else table[value]
-    return {spelt(str(label)): str(text).strip() for label, text in zip(labels, table[name], strict=True)}
+    spellings = [table[parts].agg(",".join, axis=1)] if None not in parts else []
+    spellings += [table[value]] if value is not None else []
+    pairs = [pair for labels in spellings for pair in zip(table[name], labels, strict=True)]
+    return {spelt(str(label)): str(text).strip() for text, label in pairs}

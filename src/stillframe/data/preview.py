@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stillframe.config import Augment
 from stillframe.data import draw, policy
 from stillframe.data.clips import Picks
-from stillframe.data.overlay import overlay
+from stillframe.data.palette import veiled
 from stillframe.data.store import Split
 from stillframe.paths import replacing
 
@@ -77,22 +77,22 @@ def make_preview(
     split, copies = Split(train), Split(augmented)
     rows = pick(split.table["label"].to_numpy(), len(classes), rows=min(max(len(classes), ROWS), MOST_ROWS), seed=seed)
     table = split.table.iloc[rows]
-    groups = [Group("", ["original"], [[image] for image in _shown(split, rows, len(classes))])]
-    groups += _copies(copies, table["id"].tolist(), len(classes))
-    groups += _draws(augment, split, rows, seed, len(classes), picks)
+    groups = [Group("", ["original"], [[image] for image in _shown(split, rows)])]
+    groups += _copies(copies, table["id"].tolist())
+    groups += _draws(augment, split, rows, seed, picks)
     labels = [(classes[label], identity) for label, identity in zip(table["label"], table["id"], strict=True)]
     _draw_sheet(path, f"{name}: augmentation “{augment.name}”", labels, groups)
 
 
-def _shown(split: Split, rows: NDArray[np.int64], classes: int) -> list[NDArray[np.uint8]]:
+def _shown(split: Split, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
     """Images of a split, with their masks over them if they have any."""
     images = split.images(rows)
     if not split.masked:
         return [four(image) for image in images]
-    return [overlay(image, mask, classes) for image, mask in zip(images, split.masks(rows), strict=True)]
+    return [veiled(image, mask) for image, mask in zip(images, split.masks(rows), strict=True)]
 
 
-def _copies(copies: Split, ids: list[str], classes: int) -> list[Group]:
+def _copies(copies: Split, ids: list[str]) -> list[Group]:
     """The first offline copies of each sample."""
     if not len(copies):
         return []
@@ -101,7 +101,7 @@ def _copies(copies: Split, ids: list[str], classes: int) -> list[Group]:
     shown = max((len(rows) for rows in found), default=0)
     if not shown:
         return []
-    made = [_shown(copies, np.asarray(rows, dtype=np.int64), classes) for rows in found]
+    made = [_shown(copies, np.asarray(rows, dtype=np.int64)) for rows in found]
     tiles: list[Pictures] = [[*images, *[None] * (shown - len(images))] for images in made]
     return [Group("offline copies", [f"copy {number}" for number in range(shown)], tiles)]
 
@@ -114,9 +114,7 @@ def four(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.vstack([np.hstack([*frames[:2]]), np.hstack([*frames[2:]])])
 
 
-def _draws(
-    augment: Augment, split: Split, rows: NDArray[np.int64], seed: int, classes: int, picks: Picks | None
-) -> list[Group]:
+def _draws(augment: Augment, split: Split, rows: NDArray[np.int64], seed: int, picks: Picks | None) -> list[Group]:
     """Some online draws of each sample."""
     if not augment.online and augment.temporal is None:
         return []
@@ -126,7 +124,7 @@ def _draws(
         key_B = draw.keys(seed, epoch, rows)
         if split.masked:
             both = zip(*online.with_masks(originals, split.masks(rows), key_B), strict=True)
-            epochs.append([overlay(image, mask, classes) for image, mask in both])
+            epochs.append([veiled(image, mask) for image, mask in both])
         else:
             shown = originals if picks is None else split.images(rows, picks(epoch, rows))
             epochs.append([four(image) for image in online(shown, key_B)])
