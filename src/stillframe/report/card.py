@@ -21,7 +21,11 @@ def recipe(found: Inputs, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, optim, trainer = (dict(params.get(name) or {}) for name in ("model", "optim", "trainer"))
     rows = [("task", str(params["task"]))] if "task" in params else []
     if model:
-        rows += [("net", str(model.get("name", UNKNOWN))), ("pretrained weights", str(model.get("weights") or "none"))]
+        encoder = f" on {model['encoder']}" if model.get("encoder") else ""
+        rows += [
+            ("net", str(model.get("name", UNKNOWN)) + encoder),
+            ("pretrained weights", str(model.get("weights") or "none")),
+        ]
         licence = licence_of(model.get("weights"), str(model.get("encoder") or model.get("name")))
         rows.append(("licence of the weights", licence))
         rows.append(("frozen parts", ", ".join(model.get("freeze") or []) or "none"))
