@@ -40,7 +40,10 @@ async function describe() {
   find("locked").hidden = true;
   things = model.frames > 1 ? "videos" : "images";
   find("wanted").textContent = `Drop ${things} here`;
-  if (model.answer === "mask") explain.checked = true; // a mask without its image says little
+  if (model.answer === "mask") {
+    explain.checked = true; // a mask without its image says little
+    explain.parentElement.lastChild.textContent = " show the image under its mask";
+  }
   files.accept = model.frames > 1 ? "video/*,image/gif" : "image/*";
   find("title").textContent = model.classes.length <= 4 ? `${model.classes.join(" or ")}?` : `${model.classes.length} classes`;
   const run = model.run_id ? `, MLflow run ${model.run_id.slice(0, 8)}` : "";
