@@ -54,3 +54,17 @@ def test_slim_takes_channels_out_of_nets_for_masks(name: str) -> None:
     slim(net, 0.5)
     assert sum(part.numel() for part in net.parameters()) < 0.6 * before
     assert net(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).shape == (2, 5, 64, 64)
+
+
+@pytest.mark.parametrize(("name", "temporal"), [("plain_cnn", "gru"), ("plain_cnn", "attention")])
+def test_nets_for_clips_become_slim_and_sparse(name: str, temporal: str | None) -> None:
+    """Of a head over time nothing is taken out: the net that sees each frame loses its channels."""
+    spec = NetSpec(name, 5, 3, 16, [0.5] * 3, [0.2] * 3, 0.0, 0.0, frames=4, temporal=temporal)
+    net, clips = rebuild(spec).eval(), torch.zeros((2, 4, 3, 16, 16), dtype=torch.uint8)
+    before = sum(part.numel() for part in net.parameters())
+    with sparse(net, 0.5):
+        pass
+    assert zeros(net) == pytest.approx(0.5, abs=1e-2)
+    slim(net, 0.5)
+    assert sum(part.numel() for part in net.parameters()) < 0.8 * before
+    assert net(clips).shape == (2, 5)

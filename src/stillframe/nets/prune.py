@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn.utils import prune
 
 from stillframe.nets.build import Net
+from stillframe.nets.video import ClipNet
 
 
 def _weighty(net: nn.Module) -> list[tuple[nn.Module, str]]:
     """Convolutions and linear layers: where the weights are."""
-    return [(module, "weight") for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return [(module, "weight") for module in net.modules() if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear)]
 
 
 @contextmanager
@@ -53,7 +54,8 @@ def slim(net: Net, share: float) -> None:
     """Take whole channels out, in place: those of the least magnitude over everything that depends on them.
 
     Dependencies by torch-pruning (Fang et al. 2023, DepGraph); the classifier keeps its outputs, and the first layer
-    its inputs.
+    its inputs. Of a picture net with a head over time only the picture net becomes slimmer: DepGraph does not follow
+    frames that are folded into a batch.
 
     Args:
         net: in evaluation mode, on the CPU.
@@ -64,24 +66,32 @@ def slim(net: Net, share: float) -> None:
     """
     import torch_pruning
 
-    spec, head = net.spec, _head(net)
-    example = torch.zeros((1, len(spec.mean), spec.image_size, spec.image_size))
+    spec, (part, last) = net.spec, _part(net)
+    frames = (spec.frames,) if spec.frames > 1 and part is net.backbone else ()
+    example = torch.zeros((1, *frames, len(spec.mean), spec.image_size, spec.image_size))
     for parameter in net.parameters():
         parameter.requires_grad_(True)
     try:
         pruner = torch_pruning.pruner.BasePruner(
-            net.backbone,
+            part,
             example,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=share,
-            ignored_layers=[head],
+            ignored_layers=[last],
             round_to=8 if share else None,
         )
         pruner.step()
-        net.backbone(example)
+        part(example)
     except Exception as error:  # the library follows the net's graph, and each net fails in its own way
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(f"variant slim: the channels of {spec.name} cannot be taken out: {first}") from error
+
+
+def _part(net: Net) -> tuple[nn.Module, nn.Module]:
+    """What becomes slimmer, and its last linear layer, which keeps its outputs."""
+    if isinstance(net.backbone, ClipNet):
+        return net.backbone.frame, net.backbone.frame.project[0]
+    return net.backbone, _head(net)
 
 
 def _head(net: Net) -> nn.Module:
