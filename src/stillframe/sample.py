@@ -39,6 +39,7 @@ class Card:
         pixels: split -> class name -> pixels of the prepared masks; {} of data without masks.
         frames: T, of a clip as the net is shown it; 1 for images.
         clip: section `data.clip`, how a video becomes clips (data/clips.py); None for images.
+        seconds: s, the median length of the train videos (or their parts); None for images.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Card:
     pixels: dict[str, dict[str, int]] = field(default_factory=dict)
     frames: int = 1
     clip: dict[str, Any] | None = None
+    seconds: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Card:
@@ -67,7 +69,7 @@ class Card:
     def write(self, path: Path) -> None:
         """Write as JSON, without what this data does not have."""
         given = asdict(self)
-        absent = set() if self.clip else {"frames", "clip"}
+        absent = set() if self.clip else {"frames", "clip", "seconds"}
         absent |= set() if self.pixels else {"pixels"}
         write_json(path, {name: value for name, value in given.items() if name not in absent})
 

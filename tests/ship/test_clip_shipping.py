@@ -70,7 +70,7 @@ def test_the_file_answers_the_raw_videos_as_the_model_answered_their_frames(stag
     assert rows["fp32"]["metrics"]["accuracy"] == table["model"]["metrics"]["accuracy"] == pytest.approx(right)
     assert rows["fp32"]["latency_ms_p50"] > 0 and rows["int8"]["validation"]["accuracy"] >= 0
     facts = Exported(stages.exported / "fp32.onnx", threads=1).facts
-    assert (facts.frames, facts.fps, facts.sampling, facts.views) == (4, 8.0, "uniform", 2)
+    assert (facts.frames, facts.fps, facts.sampling, facts.views, facts.seconds) == (4, 8.0, "uniform", 2, 0.5)
 
 
 def test_predict_answers_a_video_as_evaluate_did(stages: Stages, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_windows_of_any_length_and_stride_see_the_frames_that_are_shown_then(vid
     found = list(windows_of(path, about, FACTS, 2.0, 0.5))
     assert [start for start, _, _ in found] == [0.5 * at for at in range(18)]
     for start, end, clip in found:
-        assert end - start == pytest.approx(2.0)
+        assert end == pytest.approx(start + 2.0 if start < 8.5 else about.seconds)
         levels = frames_at(path, start + 0.25 + 0.5 * np.arange(4)).mean((1, 2, 3))
         np.testing.assert_allclose(clip.mean((1, 2, 3)), levels, atol=1)
     ((start, end, clip),) = windows_of(path, about, FACTS, 60.0, 60.0)
@@ -98,9 +98,12 @@ def test_windows_of_any_length_and_stride_see_the_frames_that_are_shown_then(vid
 def test_a_window_may_be_asked_for_where_clips_span_whole_videos(
     model: Brightness, videos: Path, tmp_path: Path
 ) -> None:
-    model.facts = replace(FACTS, fps=None)
     long = videos / "deep/long.mp4"
-    assert len(table_of(tmp_path, long)) == 1
+    for usual, rows in ((None, 1), (6.0, 1), (5.0, 2)):
+        model.facts = replace(FACTS, fps=None, seconds=usual)
+        assert len(table_of(tmp_path, long)) == rows, "in windows where it is more than twice as long as usual"
+    assert table_of(tmp_path, long)["end"].tolist() == [5.0, 10.625], "the last one ends with the video"
+    model.facts = replace(FACTS, fps=None)
     assert len(table_of(tmp_path, long, window=4.0)) == 3
     with pytest.raises(ValueError, match="give --window, too"):
         table_of(tmp_path, long, stride=1.0)

@@ -109,6 +109,8 @@ def played(monkeypatch: pytest.MonkeyPatch, checkout: Checkout, accuracy: float)
 
 def test_equal_is_0_and_leaves_nothing_behind(checkout, monkeypatch, capsys) -> None:
     seen = played(monkeypatch, checkout, 0.9)
+    for afterwards in ("serving/0123/MLmodel", "gate/verdict.json"):  # by `stillframe promote` and `gate`
+        checkout.send(afterwards, "of a registration")
     assert cli.main(["verify"]) == 0
     assert f"run {checkout.run}: equal (1 metrics, 1 files" in capsys.readouterr().out
     assert list((checkout.folder / ".work").iterdir()) == []

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -147,6 +148,7 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
     kept = verdict.kept
     size = data.image_size
     sums, px = np.zeros((2, channels)), {name: np.zeros(len(verdict.classes), np.int64) for name in SPLITS}
+    lengths: list[float] = []  # of the train videos, s
     with ExitStack() as stack, bar("writing splits", len(kept)) as advance:
         writers = {
             name: stack.enter_context(
@@ -168,6 +170,7 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
         for split, rows, record, px_K in _stored(verdict, parts, channels, rule):
             if split == "train":
                 sums += [record["sums"], record["squares"]]  # one value for all channels when the file is gray
+                lengths += [record["end"] - record["start"]] if rule.clip is not None else []
             if px_K is not None:
                 px[split] += px_K
             for row in rows:
@@ -179,6 +182,7 @@ def write(out: Path, data: Data, verdict: Verdict, parts: list[Chunk]) -> Card:
         for split, rest in waiting.items():
             writers[split].write(rest)
     card = _card(data, verdict, channels, sums, writers["train"].rows, px)
+    card = replace(card, seconds=round(float(np.median(lengths)), 3)) if lengths else card
     card.write(out / "card.json")
     return card
 

@@ -26,6 +26,7 @@ class Facts:
         fps: frames a second at which those of a clip are taken; None: spread over the whole video (and of images).
         sampling: how the frames of a clip are chosen, as `data.clip.sampling`; None of images.
         views: clips of a video whose logits are averaged, as in evaluate; 1 of images.
+        seconds: s, the median length of the videos that it learned from; None of images.
         answer: what it answers: "label", a class; "mask", a class for each pixel.
         overlap: least share of a side that the tiles of a large image have in common, as `data.masks.overlap`; None:
             the whole image is resized.
@@ -64,6 +65,7 @@ class Facts:
     fps: float | None = None
     sampling: str | None = None
     views: int = 1
+    seconds: float | None = None
     answer: str = "label"
     overlap: float | None = None
 

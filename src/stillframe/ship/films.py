@@ -21,6 +21,8 @@ from stillframe.ship.facts import Facts
 from stillframe.ship.found import Found
 from stillframe.ship.model import shown
 
+LONGER = 2.0  # times the usual length: up to there a video is asked about as a whole
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -62,20 +64,20 @@ class Windows:
     def of(self, facts: Facts, seconds: float) -> tuple[float, float] | None:
         """Length and stride of the windows of a video of some seconds, s; None: it is asked about as a whole.
 
-        As a whole where the clips that evaluate takes of a video see all of it.
+        As a whole where the clips that evaluate takes of a video see all of it; where they span it whatever its length,
+        if it is at most `LONGER` times as long as what the model learned from.
         """
-        length = self.seconds if self.seconds is not None else _clip_seconds(facts)
+        usual, reach = facts.seconds, LONGER
+        if facts.fps is not None:
+            usual, reach = facts.frames / facts.fps, float(facts.views)
+        length = self.seconds if self.seconds is not None else usual
         if length is None:
             if self.stride is not None:
-                raise ValueError("--stride: this model's clips span a whole video (clip.fps null): give --window, too")
+                raise ValueError("--stride: this file does not say how long its clips are: give --window, too")
             return None
-        if self.seconds is None and self.stride is None and seconds <= facts.views * length * 1.001:
+        if self.seconds is None and self.stride is None and seconds <= reach * length * 1.001:
             return None
         return length, self.stride if self.stride is not None else length
-
-
-def _clip_seconds(facts: Facts) -> float | None:
-    return None if facts.fps is None else facts.frames / facts.fps
 
 
 def parts(found: Iterable[Found], facts: Facts, cut: Windows) -> Iterator[Part]:
@@ -132,18 +134,23 @@ def windows_of(
     step, frames = min(length, about.seconds) / facts.frames, facts.frames
     hop, most = max(1, round(stride / step)), facts.max_megapixels
     held: deque[Pixels] = deque(maxlen=frames)
-    last, made, number, due, told = None, None, 0, frames, 0
+    last, made, number, due = None, None, 0, frames
+    ready: tuple[float, Pixels] | None = None  # begin and clip of a window that may turn out to be the last
     for _, image in stream(path, 1 / step, start=step / 2, min_px=facts.min_px, max_megapixels=most):
+        if ready is not None:
+            yield ready[0], ready[0] + frames * step, ready[1]
+            ready = None
         if image is not last or made is None:
             last, made = image, shown(image, facts)
         held.append(made)
         number += 1
         if number == due:
-            yield (number - frames) * step, min(number * step, about.seconds), np.stack(held)
-            due, told = due + hop, number
-    if number > told:
+            ready, due = ((number - frames) * step, np.stack(held)), due + hop
+    if ready is None and held:
         held.extend([held[-1]] * (frames - len(held)))  # one frame too few by rounding
-        yield max(0.0, (number - frames) * step), about.seconds, np.stack(held)
+        ready = max(0.0, (number - frames) * step), np.stack(held)
+    if ready is not None:
+        yield ready[0], about.seconds, ready[1]
 
 
 def _picture(clip: Pixels, about: VideoFacts) -> Picture:

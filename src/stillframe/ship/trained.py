@@ -54,6 +54,7 @@ def facts_of(trained: Path, validated: Path, card: Path, data: Data) -> Facts:
         fps=clip.get("fps"),
         sampling=clip.get("sampling"),
         views=clip.get("views", 1),
+        seconds=card_facts.seconds,
         answer=find(model["task"]).answer,
         overlap=data.masks.overlap if data.masks is not None else None,
     )

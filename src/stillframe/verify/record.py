@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 NEEDED = "lineage/params.yaml"
-NOT_COMPARED = ("lineage", "report", "gate")  # what went in; pages that name their run; a verdict about the run
+# what went in; pages that name their run; a verdict about the run; what a registration put beside it
+NOT_COMPARED = ("lineage", "report", "gate", "serving")
 
 
 class CannotRebuild(ValueError):
