@@ -44,6 +44,8 @@ ROWS = {  # number -> function
     14: "rows_serving:batching",
     15: "rows_serving:against_mlflow",
     18: "rows_segmentation:waiting",
+    19: "rows_video:decoding",
+    20: "rows_video:waiting",
 }
 TOGETHER = (1, 7, 10, 11, 12)  # rows that share one clone
 

@@ -47,19 +47,23 @@ def examine_clip(row: Row, path: Path, clip: Clip, rule: Any, record: dict[str, 
     seen = path.stat()
     record["bytes"], record["time_ns"], record["sha256"] = seen.st_size, seen.st_mtime_ns, sha256_of(path)
     limits = {"min_px": rule.min_px, "max_megapixels": rule.max_megapixels}
-    facts = video.probe(path, **limits)
-    wanted = Wanted.of(clip, row.start, _end(row, facts))
 
     def shrink(image: Pixels) -> Pixels:
         small = resize(image, rule.image_size, rule.resize)
         return small if rule.channels == "auto" else to_channels(small, 1 if rule.channels == "gray" else 3)
 
-    frame_N = video.frames_at(path, wanted.seconds_N, change=shrink, **limits)
+    def choose(facts: VideoFacts) -> NDArray[np.float64]:
+        return Wanted.of(clip, row.start, _end(row, facts)).seconds_N
+
+    facts, frame_N = video.read(path, choose, change=shrink, **limits)
     _describe(record, facts, frame_N)
     if rule.encoding == "none":
         return
-    values = frame_N[wanted.train_S].reshape(-1, frame_N.shape[-1]).astype(np.float64)
-    record["sums"], record["squares"] = values.sum(axis=0).tolist(), (values * values).sum(axis=0).tolist()
+    train = frame_N[Wanted.of(clip, row.start, _end(row, facts)).train_S]
+    # how often each value occurs, channel by channel: a sixth of the time of sums over float64
+    often = [np.bincount(train[..., channel].ravel(), minlength=256) for channel in range(train.shape[-1])]
+    record["sums"] = [float(count @ np.arange(256)) for count in often]
+    record["squares"] = [float(count @ np.arange(256) ** 2) for count in often]
     record["image"] = pack([encode(frame, rule.encoding) for frame in frame_N])
     record["start"], record["end"] = row.start, _end(row, facts)
 

@@ -148,15 +148,17 @@ class Film:
         self._jump(self.start + max(0.0, said - TAIL_S) / self.base)
         ends, ends_any = 0.0, 0.0
         origin, rate = self.start * self.base, float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        units = {stream.index: float(stream.time_base or 0) for stream in self.container.streams}
         for packet in self.container.demux():
             stamp = packet.dts if self.by_dts else packet.pts
             if stamp is None or not packet.size:
                 continue
-            span = float((packet.duration or 0) * packet.time_base)
+            unit = units[packet.stream_index]  # as a float: products of fractions took longer than the packets
+            span = (packet.duration or 0) * unit
             if packet.stream_index == self.stream.index:
                 span = span or (1 / rate if rate else 0.0)
-                ends = max(ends, float(stamp * packet.time_base) - origin + span)
-            ends_any = max(ends_any, float(stamp * packet.time_base) - origin + span)
+                ends = max(ends, stamp * unit - origin + span)
+            ends_any = max(ends_any, stamp * unit - origin + span)
         if ends == 0.0 and said > TAIL_S:  # sound alone near the end: where the pictures end is found by reading on
             return self._ends(0.0)[0], ends_any
         return ends, ends_any

@@ -70,8 +70,20 @@ def frames_at(
         Refused: as `probe`, and "damaged" where a frame does not decode.
         OSError: the file cannot be read.
     """
-    wanted = np.asarray(seconds_T, dtype=np.float64)
+    return read(path, lambda facts: seconds_T, min_px=min_px, max_megapixels=max_megapixels, change=change)[1]
+
+
+def read(
+    path: Path,
+    choose: Callable[[VideoFacts], Sequence[float] | NDArray[np.float64]],
+    *,
+    min_px: int = 1,
+    max_megapixels: float = 100.0,
+    change: Callable[[Pixels], Pixels] = np.asarray,
+) -> tuple[VideoFacts, Pixels]:
+    """What `probe` says and what `frames_at` gives, with one opening: `choose` gives the seconds by the facts."""
     with _opened(path, min_px, max_megapixels, threads=1) as film:
+        facts, wanted = film.facts, np.asarray(choose(film.facts), dtype=np.float64)
         shown: VideoFrame | None = None
         pixels: Pixels | None = None
         at: dict[int, Pixels] = {}
@@ -80,7 +92,7 @@ def frames_at(
             if frame is not shown or pixels is None:
                 shown, pixels = frame, change(film.pixels(frame))
             at[place] = pixels
-    return np.stack([at[place] for place in range(len(wanted))])
+    return facts, np.stack([at[place] for place in range(len(wanted))])
 
 
 def stream(
