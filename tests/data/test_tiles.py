@@ -85,6 +85,7 @@ def test_strips_are_the_blended_answer_from_above_to_below(height, width, overla
     blend = tiles.Blend(3, height, width, size)
     for (top, left), values in answers.items():
         blend.add(values, top, left)
-    parts = list(tiles.strips(3, height, width, size, overlap, lambda row: np.stack([answers[place] for place in row])))
+    strips = tiles.Strips(3, height, width, size, list(answers))
+    parts = [strips.add(np.stack([answers[place] for place in row])) for row in strips.rows]
     assert [top for top, _ in parts] == np.cumsum([0, *(part.shape[1] for _, part in parts[:-1])]).tolist()
     np.testing.assert_allclose(np.concatenate([part for _, part in parts], axis=1), blend.whole(), atol=1e-6)

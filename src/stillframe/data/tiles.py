@@ -6,7 +6,6 @@ The only place for it: preprocessing, evaluation, the exported file's runner and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -92,42 +91,36 @@ class Blend:
         return blended
 
 
-def strips(
-    values: int,
-    height: int,
-    width: int,
-    size: int,
-    overlap: float,
-    ask: Callable[[list[tuple[int, int]]], NDArray[Any]],
-) -> Iterator[tuple[int, Floats]]:
+class Strips:
     """The blended answer for a picture from above to below, each part as soon as no further tile covers it.
 
     The same numbers as `Blend.whole` gives, in the memory of one row of tiles: for pictures of any height.
 
-    Args:
-        values: numbers a pixel, K.
-        height: of the picture, px.
-        width: of the picture, px.
-        size: side of the tiles, px.
-        overlap: as of `grid`.
-        ask: tiles of one row, as (top, left) -> their values (tiles, K, size, size).
-
-    Yields:
-        The first row of a part, and its values: float32 (K, rows, width).
+    Attributes:
+        rows: the tiles of each row, as (top, left), from above to below; they are added in this order.
     """
-    tops = _starts(height, size, overlap)
-    places = [(top, left) for top in tops for left in _starts(width, size, overlap)]
-    above: Blend | None = None
-    for number, top in enumerate(tops):
-        blend = Blend(values, min(size, height - top), width, size)
-        if above is not None:
-            done = top - tops[number - 1]
-            begun = above.sum_KHW.shape[1] - done
-            blend.sum_KHW[:, :begun] = above.sum_KHW[:, done:]
-            blend.weight_HW[:begun] = above.weight_HW[done:]
-        row = [place for place in places if place[0] == top]
-        for (_, left), values_KHW in zip(row, ask(row), strict=True):
+
+    def __init__(self, values: int, height: int, width: int, size: int, places: list[tuple[int, int]]) -> None:
+        """For a picture of `height` x `width` px, `values` numbers a pixel, tiles of `size` px at `places`."""
+        self.shape, self.size = (values, height, width), size
+        tops = sorted({top for top, _ in places})
+        self.rows = [sorted(place for place in places if place[0] == top) for top in tops]
+        self.added = 0
+        self.above: Blend | None = None
+
+    def add(self, values_NKSS: NDArray[Any]) -> tuple[int, Floats]:
+        """Add the next row of tiles, (tiles, K, size, size); the first px row of what is done, and (K, rows, width)."""
+        values, height, width = self.shape
+        row, after = self.rows[self.added], self.rows[self.added + 1 :]
+        top = row[0][0]
+        blend = Blend(values, min(self.size, height - top), width, self.size)
+        if self.above is not None:
+            done = top - self.rows[self.added - 1][0][0]
+            begun = self.above.sum_KHW.shape[1] - done
+            blend.sum_KHW[:, :begun] = self.above.sum_KHW[:, done:]
+            blend.weight_HW[:begun] = self.above.weight_HW[done:]
+        for (_, left), values_KHW in zip(row, values_NKSS, strict=True):
             blend.add(values_KHW, 0, left)
-        done = tops[number + 1] - top if number + 1 < len(tops) else blend.sum_KHW.shape[1]
-        yield top, blend.sum_KHW[:, :done] / blend.weight_HW[:done]
-        above = blend
+        ready = after[0][0][0] - top if after else blend.sum_KHW.shape[1]
+        self.above, self.added = blend, self.added + 1
+        return top, blend.sum_KHW[:, :ready] / blend.weight_HW[:ready]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stillframe.data.palette import encode
 from stillframe.data.store import Split
-from stillframe.data.tiles import Blend
+from stillframe.data.tiles import Strips
 from stillframe.fit.infer import Kept
 from stillframe.measure.pictures import picture_scores
 from stillframe.measure.scores import confidence_bins
@@ -101,6 +101,8 @@ class EachPicture:
         """All rows of the pictures rank, rank + world, ...; those of one picture follow each other."""
         number_N = numbered(split)
         order = np.argsort(number_N, kind="stable")
+        if split.tiled:  # from above to below, as `Strips` takes them
+            order = np.lexsort((split.table["left"], split.table["top"], number_N))
         return np.asarray(order[number_N[order] % world == rank], dtype=np.int64)
 
     def begin(self, split: Split) -> Kept:
@@ -142,10 +144,9 @@ class _Counting:
     def __init__(self, keep: EachPicture, split: Split) -> None:
         self.keep, self.size, self.found = keep, split.height, list[dict[str, Any]]()
         self.number_N = numbered(split)
-        self.left = np.bincount(self.number_N) if len(split) else np.empty(0, np.int64)
         self.first = np.unique(self.number_N, return_index=True)[1]
         self.place_N2 = split.table[["top", "left"]].to_numpy(np.int64) if split.tiled else None
-        self.open: dict[int, _Open] = {}
+        self.open: dict[int, _Tiled] = {}
 
     def add(self, prediction: Prediction, batch: Batch) -> None:
         assert batch.mask_BHW is not None, "data without masks"
@@ -156,17 +157,18 @@ class _Counting:
             before = self._before(logits_BKHW[at], truth_HW)
             number = int(self.number_N[row])
             if self.place_N2 is None:
-                self._finish(number, probability_BKHW[at], truth_HW, before)
+                picture = _Picture(self.keep, truth_HW)
+                picture.before += before
+                picture.part(0, probability_BKHW[at])
+                self._finish(number, picture)
                 continue
             if number not in self.open:
-                held = self.place_N2[self.number_N == number].max(0) + self.size
-                self.open[number] = _Open(len(self.keep.classes), int(held[0]), int(held[1]), self.size)
-            picture, (top, left) = self.open[number], self.place_N2[row].tolist()
-            picture.add(probability_BKHW[at], truth_HW, before, top, left)
-            self.left[number] -= 1
-            if not self.left[number]:
-                del self.open[number]
-                self._finish(number, picture.blend.whole(), picture.truth_HW, picture.before)
+                places = [(int(top), int(left)) for top, left in self.place_N2[self.number_N == number]]
+                self.open[number] = _Tiled(self.keep, places, self.size)
+            tiles = self.open[number]
+            top, left = self.place_N2[row].tolist()
+            if tiles.add(probability_BKHW[at], truth_HW, before, top, left):
+                self._finish(number, self.open.pop(number).picture)
 
     def _before(self, logits_KHW: Tensor, truth_HW: NDArray[np.uint8]) -> NDArray[np.float64]:
         """`binned` at temperature 1, of pixels on a grid."""
@@ -177,33 +179,23 @@ class _Counting:
         counted = truth != IGNORE
         return np.array(binned(confidence[counted], answer[counted] == truth[counted], self.keep.bins))
 
-    def _finish(
-        self,
-        number: int,
-        probability_KHW: NDArray[np.float32],
-        truth_HW: NDArray[np.uint8],
-        before: NDArray[np.float64],
-    ) -> None:
-        keep, classes = self.keep, len(self.keep.classes)
-        answer_HW, counted = decide_pixels(probability_KHW, keep.threshold), truth_HW != IGNORE
-        counts = pixel_confusion(truth_HW, answer_HW, classes).ravel()
-        cell = np.flatnonzero(counts)
-        top_HW = probability_KHW.max(0)
-        right = (probability_KHW.argmax(0) == truth_HW)[counted]
-        chosen = np.take_along_axis(probability_KHW, answer_HW[None].astype(np.int64), axis=0)[0]
+    def _finish(self, number: int, picture: _Picture) -> None:
+        keep, classes, truth_HW = self.keep, len(self.keep.classes), picture.truth_HW
+        counts = pixel_confusion(truth_HW, picture.answer_HW, classes).ravel()
+        cell, pixels = np.flatnonzero(counts), int(counts.sum())
         self.found.append(
             {
                 "index": int(self.first[number]),
                 "height": truth_HW.shape[0],
                 "width": truth_HW.shape[1],
                 **picture_scores(cell, counts[cell], classes),
-                "confidence": float(chosen[counted].mean()) if counted.any() else float("nan"),
+                "confidence": picture.confidence / pixels if pixels else float("nan"),
                 "cell": cell.tolist(),
                 "pixels": counts[cell].tolist(),
-                "boundary": boundary_f1(truth_HW, answer_HW, classes).tolist(),
-                "bins": binned(top_HW[counted], right, keep.bins),
-                "bins_before": before.tolist(),
-                "png": encode(answer_HW, keep.classes) if keep.masks else b"",
+                "boundary": boundary_f1(truth_HW, picture.answer_HW, classes).tolist(),
+                "bins": picture.bins.tolist(),
+                "bins_before": picture.before.tolist(),
+                "png": encode(picture.answer_HW, keep.classes) if keep.masks else b"",
             }
         )
 
@@ -212,13 +204,36 @@ class _Counting:
         return self.found
 
 
-class _Open:
-    """A picture of which some tiles have been answered."""
+class _Picture:
+    """What is counted of a picture, part by part from above to below."""
 
-    def __init__(self, classes: int, height: int, width: int, size: int) -> None:
-        self.blend, self.size = Blend(classes, height, width, size), size
-        self.truth_HW = np.full((height, width), IGNORE, dtype=np.uint8)
-        self.before = np.zeros(0)
+    def __init__(self, keep: EachPicture, truth_HW: NDArray[np.uint8]) -> None:
+        self.keep, self.truth_HW = keep, truth_HW
+        self.answer_HW = np.zeros(truth_HW.shape, dtype=np.uint8)
+        self.bins, self.before, self.confidence = np.zeros(3 * keep.bins), np.zeros(3 * keep.bins), 0.0
+
+    def part(self, top: int, probability_KHW: NDArray[np.float32]) -> None:
+        """Take the probabilities of the rows from `top` on."""
+        rows = slice(top, top + probability_KHW.shape[1])
+        truth_HW, answer_HW = self.truth_HW[rows], decide_pixels(probability_KHW, self.keep.threshold)
+        counted, most_HW = truth_HW != IGNORE, probability_KHW.argmax(0)
+        self.answer_HW[rows] = answer_HW
+        sure_HW, chosen_HW = (
+            np.take_along_axis(probability_KHW, one[None].astype(np.int64), axis=0)[0] for one in (most_HW, answer_HW)
+        )
+        right = (most_HW == truth_HW)[counted]
+        self.bins += binned(sure_HW[counted], right, self.keep.bins)
+        self.confidence += float(chosen_HW[counted].sum(dtype=np.float64))
+
+
+class _Tiled:
+    """A picture of which some tiles have been answered: the memory of one row of them."""
+
+    def __init__(self, keep: EachPicture, places: list[tuple[int, int]], size: int) -> None:
+        height, width = (max(place[axis] for place in places) + size for axis in (0, 1))
+        self.strips = Strips(len(keep.classes), height, width, size, places)
+        self.picture = _Picture(keep, np.full((height, width), IGNORE, dtype=np.uint8))
+        self.row: list[NDArray[np.float32]] = []
 
     def add(
         self,
@@ -227,7 +242,14 @@ class _Open:
         before: NDArray[np.float64],
         top: int,
         left: int,
-    ) -> None:
-        self.blend.add(probability_KHW, top, left)
-        self.truth_HW[top : top + self.size, left : left + self.size] = truth_HW
-        self.before = before if not len(self.before) else self.before + before
+    ) -> bool:
+        """Take the next tile; whether it was the last one."""
+        strips, picture, size = self.strips, self.picture, len(truth_HW)
+        assert strips.rows[strips.added][len(self.row)] == (top, left), "tiles come from above to below"
+        picture.truth_HW[top : top + size, left : left + size] = truth_HW
+        picture.before += before
+        self.row.append(probability_KHW)
+        if len(self.row) == len(strips.rows[strips.added]):
+            picture.part(*strips.add(np.stack(self.row)))
+            self.row = []
+        return strips.added == len(strips.rows)

@@ -18,7 +18,7 @@ from stillframe.measure.segmentation import mask_scores, pixel_confusion
 from stillframe.review.mask_answers import numbered
 from stillframe.review.mask_pictures import truth_of
 from stillframe.sample import IGNORE
-from stillframe.ship.masks import as_evaluated
+from stillframe.ship.masks import Batched, as_evaluated
 from stillframe.ship.model import Exported
 from stillframe.ship.scoring import DIGITS
 from stillframe.ship.shipping import Places, Shipment
@@ -45,17 +45,22 @@ class Counted:
     furthest: float = 0.0
     changed: int = 0
 
-    def add(self, truth_HW: NDArray[np.uint8], said: Sequence[Part], model: Sequence[Part]) -> None:
-        """Count one image."""
-        total_KK = np.zeros((self.classes, self.classes), dtype=np.int64)
-        for (top, probability_KHW, answer_HW), (_, of_model_KHW, model_HW) in zip(said, model, strict=True):
-            truth = truth_HW[top : top + len(answer_HW), : answer_HW.shape[1]]
-            total_KK += pixel_confusion(truth, answer_HW, self.classes)
-            counted = truth != IGNORE
-            self.changed += int(((answer_HW != model_HW) & counted).sum())
-            self.furthest = max(self.furthest, float(np.abs(probability_KHW - of_model_KHW).max()))
-        cell = np.flatnonzero(total_KK)
-        self.cells.append((cell, total_KK.ravel()[cell]))
+    def __post_init__(self) -> None:
+        self.image_KK = np.zeros((self.classes, self.classes), dtype=np.int64)
+
+    def part(self, truth_HW: NDArray[np.uint8], said: Part, model: Part) -> None:
+        """Count a part of an image."""
+        (top, probability_KHW, answer_HW), (_, of_model_KHW, model_HW) = said, model
+        truth = truth_HW[top : top + len(answer_HW), : answer_HW.shape[1]]
+        self.image_KK += pixel_confusion(truth, answer_HW, self.classes)
+        self.changed += int(((answer_HW != model_HW) & (truth != IGNORE)).sum())
+        self.furthest = max(self.furthest, float(np.abs(probability_KHW - of_model_KHW).max()))
+
+    def end(self) -> None:
+        """The image is done."""
+        cell = np.flatnonzero(self.image_KK)
+        self.cells.append((cell, self.image_KK.ravel()[cell]))
+        self.image_KK = np.zeros_like(self.image_KK)
 
     def pictures(self) -> Pictures:
         """As counts of pictures, without contours and confidences."""
@@ -97,9 +102,13 @@ class MaskShipment(Shipment):
         model = Trained(self.shop.trained, self.facts, threads=self.threads)
         counted = [Counted(len(classes)) for _ in files]
         for row, image in zip(self.said["index"].tolist(), self._images(list(self.said["id"])), strict=True):
-            truth_HW, right = truth_of(split, row), list(as_evaluated(model, image))
-            for file, count in zip(files, counted, strict=True):
-                count.add(truth_HW, list(as_evaluated(file, image)), right)
+            asked: list[Batched] = [model, *files]
+            truth_HW, answers = truth_of(split, row), [as_evaluated(one, image) for one in asked]
+            for right, *said in zip(*answers, strict=True):  # in step: a part of a large image at a time
+                for count, part in zip(counted, said, strict=True):
+                    count.part(truth_HW, part, right)
+            for count in counted:
+                count.end()
         return [self._row(count) for count in counted]
 
     def _row(self, count: Counted) -> dict[str, Any]:
@@ -123,8 +132,10 @@ class MaskShipment(Shipment):
         first = np.unique(numbered(split), return_index=True)[1]
         ids = list(split.table["origin" if split.tiled else "id"].iloc[first])
         for row, image in zip(first.tolist(), self._images(ids), strict=True):
-            said = list(as_evaluated(file, image))
-            count.add(truth_of(split, row), said, said)
+            truth_HW = truth_of(split, row)
+            for part in as_evaluated(file, image):
+                count.part(truth_HW, part, part)
+            count.end()
         return scores(count.pictures().confusion_KK, self.facts.classes)
 
     def _images(self, ids: list[str]) -> Iterator[NDArray[np.uint8]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.data.decode import scaled
-from stillframe.data.tiles import cut, strips
+from stillframe.data.tiles import Strips, cut, grid
 from stillframe.measure.segmentation import decide_pixels
 from stillframe.sample import IGNORE
 from stillframe.ship.facts import Facts
@@ -66,17 +66,15 @@ def as_evaluated(file: Batched, image: Image) -> Iterator[tuple[int, Floats, NDA
 
 
 def _in_tiles(file: Batched, image: Image, overlap: float) -> Iterator[tuple[int, Floats]]:
-    size = file.facts.size
+    size, (height, width) = file.facts.size, image.shape[:2]
     at_once = max(1, TILE_PX // (size * size))
-
-    def ask(places: list[tuple[int, int]]) -> Floats:
-        tiles_NHWC = np.stack([cut(image, top, left, size, 0) for top, left in places])
+    strips = Strips(len(file.facts.classes), height, width, size, grid(height, width, size, overlap))
+    for row in strips.rows:
+        tiles_NHWC = np.stack([cut(image, top, left, size, 0) for top, left in row])
         parts = [
-            file.batch(tiles_NHWC[first : first + at_once]).probability_NK for first in range(0, len(places), at_once)
+            file.batch(tiles_NHWC[first : first + at_once]).probability_NK for first in range(0, len(row), at_once)
         ]
-        return np.concatenate(parts).astype(np.float32)
-
-    return strips(len(file.facts.classes), image.shape[0], image.shape[1], size, overlap, ask)
+        yield strips.add(np.concatenate(parts))
 
 
 def mask_of(file: Batched, image: Image) -> Mask:
