@@ -17,6 +17,7 @@ from stillframe.measure.pictures import Pictures, image_intervals
 from stillframe.measure.segmentation import mask_scores, pixel_confusion
 from stillframe.review.mask_answers import numbered
 from stillframe.review.mask_pictures import truth_of
+from stillframe.review.masks import AT_ONCE_PX
 from stillframe.sample import IGNORE
 from stillframe.ship.masks import Batched, as_evaluated
 from stillframe.ship.model import Exported
@@ -120,6 +121,10 @@ class MaskShipment(Shipment):
             "max_probability_difference": count.furthest,
             "changed_decisions": count.changed,
         }
+
+    def at_once(self) -> int:
+        """`export.batch_size`, or about two megapixels of what the net is shown: its answers are as large."""
+        return min(self.section.batch_size, max(1, AT_ONCE_PX // self.facts.size**2))
 
     def example(self) -> NDArray[np.uint8]:
         """A raw test image; of images that are cut into tiles the first tile."""

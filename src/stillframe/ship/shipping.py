@@ -91,6 +91,10 @@ class Shipment:
             )
         return rows
 
+    def at_once(self) -> int:
+        """Images in a call of which images per second are measured."""
+        return self.section.batch_size
+
     def example(self) -> NDArray[np.uint8]:
         """A raw test image (of a video one clip), of which the speed is measured."""
         image = self.originals(str(self.said["id"].iloc[0])).image
@@ -109,7 +113,7 @@ class Shipment:
         rows = []
         for file, weighed in zip(files, self.weigh(files), strict=True):
             path = file.path
-            speed = scoring.speed(file, image, runs=section.latency_runs, batch=section.batch_size)
+            speed = scoring.speed(file, image, runs=section.latency_runs, batch=self.at_once())
             facts = {"name": path.stem, "file": path.name, "bytes": path.stat().st_size}
             row = {**facts, **asdict(speed), **weighed}
             rows.append(row if section.choose != "smallest_within" else {**row, "validation": self.validate(file)})
@@ -132,7 +136,7 @@ class Shipment:
             **self.judged(),
             **({"frames": self.facts.frames} if self.facts.frames > 1 else {}),  # of a clip
             "threads": self.threads,
-            "batch_size": self.section.batch_size,
+            "batch_size": self.at_once(),
         }
         (chosen,) = (row for row in rows if row["name"] == table["chosen"])
         (self.out / chosen["file"]).replace(self.out / MODEL)
