@@ -68,3 +68,25 @@ def test_the_whole_way_twice_and_two_trials(project: Path) -> None:
     shell(project, sys.executable, "-m", "stillframe.sweep", "-m", *words)
     trials = store.Sweep.read(project / "sweeps/two").trials()
     assert [trial.state for trial in trials] == ["finished", "finished"]
+
+
+def test_report_predictions_and_registration(project: Path, tmp_path: Path) -> None:
+    """With the first test nothing is left to do here but what comes after the DAG."""
+    shell(project, "dvc", "repro")
+    page = (project / "artifacts/report/report.html").read_text(encoding="utf-8")
+    count = len(pd.read_parquet(project / "artifacts/evaluate/predictions.parquet"))
+    assert f"On {count} test clips" in page and "broken.mp4" in page and "test images" not in page
+    table = json.loads((project / "artifacts/export/export.json").read_text(encoding="utf-8"))
+    assert table["frames"] == 4 and table["variants"][0]["changed_decisions"] == 0
+    frames = np.random.default_rng(1).integers(0, 60, (41, 24, 32, 3), dtype=np.uint8)
+    long, out = film(tmp_path / "long.mp4", frames), tmp_path / "answers.parquet"
+    shell(project, "stillframe", "predict", str(long), "--out", str(out), "--annotate", str(tmp_path / "drawn"))
+    said = pd.read_parquet(out)
+    np.testing.assert_allclose(said["start"], [0.0, 0.5, 1.0, 1.5], atol=1e-6)
+    assert said["end"].iloc[-1] == pytest.approx(2.05) and (tmp_path / "drawn/0001_long.mp4").is_file()
+    rules = (project / "conf/gate/default.yaml").read_text(encoding="utf-8")
+    rules = re.sub(r"(recall|f1): 0.5", r"\1: 0.0", rules).replace("ece: 0.1", "ece: 1.0")
+    (tmp_path / "lax.yaml").write_text(rules, encoding="utf-8")
+    assert "is the champion now" in shell(project, "stillframe", "gate", "--rules", str(tmp_path / "lax.yaml"))
+    (made,) = project.glob("mlruns/*/*/artifacts/serving/*/MLmodel")
+    assert '"name": "video"' in made.read_text(encoding="utf-8"), "what MLflow serves takes videos"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from stillframe.data.strip import GAP
 from stillframe.nets.build import Net, NetSpec
 from stillframe.nets.explain import explain
 from stillframe.report.heat import under_heat
-from stillframe.ship.compress import halved, quantised
 from stillframe.ship.facts import Facts
 from stillframe.ship.graph import net_graph, save, whole
 from stillframe.ship.heat import heat_of
@@ -140,20 +138,6 @@ def test_a_threshold_decides_after_the_views_are_one() -> None:
 def test_what_is_no_clip_of_so_many_frames_is_refused(recurrent: tuple[Net, Exported], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="a clip has the shape \\(5 frames, height, width, 1 or 3\\)"):
         recurrent[1]([noise(*shape)])
-
-
-def test_smaller_numbers_of_a_recurrent_net_answer_nearly_the_same(
-    recurrent: tuple[Net, Exported], tmp_path: Path
-) -> None:
-    net, file = recurrent
-    plain, clips = net_graph(net, FACTS), noise(6, FRAMES, SIZE, SIZE, 3)
-    before = file.batch(clips).probability_NK
-    seen = np.ascontiguousarray(np.moveaxis(clips, -1, -3)).astype(np.float32)
-    made = {"fp16": (halved(net_graph(net, FACTS)), 5e-3), "int8": (quantised(plain, seen), 5e-2)}
-    for name, (model, far) in made.items():
-        save(whole(model, replace(FACTS, variant=name)), tmp_path / f"{name}.onnx")
-        after = Exported(tmp_path / f"{name}.onnx", threads=1).batch(clips).probability_NK
-        assert 0 < np.abs(after - before).max() <= far, name
 
 
 def test_heat_maps_of_a_clip_have_its_frames(recurrent: tuple[Net, Exported]) -> None:
