@@ -37,9 +37,10 @@ def test_the_page_speaks_of_clips_and_leaves_names_alone(report: Path) -> None:
         "codecs",
     ):
         assert said in page, said
+    assert "8 frames of each stored at" in page
     assert "image left" in page and "test images" not in page and "an clip" not in page
     card = (report.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "| input | clips" in card and "image right" in card and "test images" not in card
+    assert "| input | clips of 8 frames, resized" in card and "image right" in card and "test images" not in card
 
 
 def test_a_line_under_each_strip_goes_over_the_views(report: Path) -> None:
