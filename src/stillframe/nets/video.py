@@ -6,7 +6,8 @@ must reach the head, or it could not see which way the thing goes. Then one of
     average     the mean of the frames' logits; blind to their order
     gru         a gated recurrent unit (Cho et al. 2014), its last state
     lstm        long short-term memory (Hochreiter and Schmidhuber 1997), its last state
-    attention   two encoder layers of a transformer (Vaswani et al. 2017) over the frames, their mean
+    attention   two encoder layers of a transformer (Vaswani et al. 2017) over the frames, their mean; before them a
+                convolution over three frames, without which attention has to find out first who is whose neighbour
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ class ClipNet(nn.Module):
         elif temporal == "attention":
             layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 2 * WIDTH, drop_rate, batch_first=True, norm_first=True)
             self.over = nn.TransformerEncoder(layer, LAYERS, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+            self.near = nn.Conv1d(WIDTH, WIDTH, 3, padding=1)
             self.place = nn.Parameter(torch.randn(frames, WIDTH) * 0.02 * WIDTH**0.5)
         elif temporal != "average":
             raise ValueError(
@@ -165,7 +167,8 @@ class ClipNet(nn.Module):
             average_BK: Tensor = self.head(self.drop(feature_BTF)).mean(1)
             return average_BK
         if self.temporal == "attention":
-            seen_BF = self.over(feature_BTF + self.place).mean(1)
+            near_BTF = nn.functional.gelu(self.near(feature_BTF.transpose(1, 2))).transpose(1, 2)
+            seen_BF = self.over(feature_BTF + near_BTF + self.place).mean(1)
         else:
             with self._any_mode(feature_BTF):
                 seen_BF = self.over(feature_BTF)[0][:, -1]
