@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from clips import film, numbered
 from masked import masked_folder
 from stillframe import cli, own
 
@@ -111,6 +112,18 @@ def test_use_with_masks_chooses_the_task_and_a_net_for_it(project: Path) -> None
     assert (params["task"], params["model"]["name"]) == ("segmentation", "unet")
     assert params["data"]["masks"]["folder"] == "masks" and params["data"]["image_size"] == 32
     assert run("compose", "--check") == 0
+
+
+def test_use_with_videos_chooses_the_task_and_a_net_for_it(project: Path) -> None:
+    folder = project.parent / "films"
+    for number in range(12):
+        frames = numbered(12, mark=number)
+        film(folder / ("up", "down")[number % 2] / f"{number}.mp4", frames if number % 2 else frames[::-1])
+    assert run("use", folder) == 0
+    values = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    assert (values["task"], values["model"]["temporal"]) == ("video_classification", "gru")
+    assert values["augment"]["online"] == [], "a mirror image goes the other way"
+    assert values["data"]["clip"]["frames"] == 16 and values["data"]["image_size"] == 32
 
 
 def test_use_with_a_table(project: Path, images: Path) -> None:

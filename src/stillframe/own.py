@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stillframe import composing, config
 from stillframe.config import Data
 from stillframe.data.mask_sources import side_by_side
+from stillframe.data.sources import holds_films
 from stillframe.paths import CONF, PARAMS, SOURCE, write_text
 from stillframe.sample import SPLITS
 from stillframe.stages.compose import link_source
@@ -97,19 +98,32 @@ def mine_yaml(folder: Path, name: str, image_size: int, table: str | None, colum
     return "\n".join(lines) + "\n"
 
 
-def select(config_yaml: Path, data: str = MINE, *, masked: bool = False) -> None:
+SUITED = {  # base of mine.yaml in conf/data -> the task, and a net for it; images keep what is selected
+    "folder": None,
+    "masks": ("segmentation", "unet"),
+    "videos": ("video_classification", "cnn_gru"),
+}
+
+
+def base_of(data: Data) -> str:
+    """The file of conf/data that a section `data` for one's own folder begins with."""
+    return "videos" if data.clip is not None else "masks" if data.masks is not None else "folder"
+
+
+def select(config_yaml: Path, data: str = MINE, *, base: str = "folder") -> None:
     """In conf/config.yaml select the data set, what suits upright photographs, and no experiment; the rest stays.
 
-    With `masked` also a net for masks and its task. The demo's cells have no up and no down: its augmentation would
-    turn a user's photographs upside down.
+    For masks and videos (`base`) also their task, and a net for it. The demo's cells have no up and no down: its
+    augmentation would turn a user's photographs upside down. Videos get none: a mirror image goes the other way.
 
     Raises:
         ValueError: the file has no such lines in its defaults.
     """
     text = config_yaml.read_text(encoding="utf-8")
-    options = [("data", data), ("augment", "upright"), ("experiment", "null"), *([("model", "unet")] if masked else [])]
-    if masked:
-        text = re.sub(r"^task: \w+", "task: segmentation", text, count=1, flags=re.MULTILINE)
+    options = [("data", data), ("augment", "none" if base == "videos" else "upright"), ("experiment", "null")]
+    if (suited := SUITED[base]) is not None:
+        options.append(("model", suited[1]))
+        text = re.sub(r"^task: \w+", f"task: {suited[0]}", text, count=1, flags=re.MULTILINE)
     for group, option in options:
         text, found = re.subn(rf"^(\s*- {group}:\s*)[^\s#]+", rf"\g<1>{option}", text, count=1, flags=re.MULTILINE)
         if not found:
@@ -134,12 +148,14 @@ def section_for(folder: Path, table: str | None, columns: dict[str, str], conf: 
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    films = "videos" if holds_films(folder) else "folder"
     if table is None:
-        return section({"name": folder.name}, conf, "masks" if side_by_side(folder) else "folder")
+        return section({"name": folder.name}, conf, "masks" if side_by_side(folder) else films)
     if not (folder / table).is_file():
         raise FileNotFoundError(f"{folder / table}: no such table (--table is relative to the folder)")
     chosen = choose_columns(folder / table, columns)
-    return section({"name": folder.name, "format": "table", "table": table, "columns": {**chosen, "slices": []}}, conf)
+    named = {"name": folder.name, "format": "table", "table": table, "columns": {**chosen, "slices": []}}
+    return section(named, conf, films)
 
 
 def use(folder: Path, data: Data, found: Audit, *, conf: Path = CONF, params: Path = PARAMS) -> Path:
@@ -159,12 +175,12 @@ def use(folder: Path, data: Data, found: Audit, *, conf: Path = CONF, params: Pa
         raise ValueError(f"{folder} would be refused: {found.error}")
     path = conf / "data" / f"{MINE}.yaml"
     columns = {role: getattr(data.columns, role) for role in GUESSES}
-    size, masked = image_size_for(found.sizes), data.masks is not None
-    text = mine_yaml(folder.resolve(), data.name, max(32, size) if masked else size, data.table, columns)
-    if masked:
-        text = text.replace("folder.yaml", "masks.yaml", 1).replace("defaults: [folder]", "defaults: [masks]", 1)
+    size, base = image_size_for(found.sizes), base_of(data)
+    text = mine_yaml(folder.resolve(), data.name, max(32, size) if base == "masks" else size, data.table, columns)
+    if base != "folder":
+        text = text.replace("folder.yaml", f"{base}.yaml", 1).replace("defaults: [folder]", f"defaults: [{base}]", 1)
     write_text(path, text)
-    select(conf / f"{composing.ROOT}.yaml", masked=masked)
+    select(conf / f"{composing.ROOT}.yaml", base=base)
     values = composing.compose([], conf)
     composing.write(values, params)
     link_source(values["data"]["path"], params.parent / SOURCE)

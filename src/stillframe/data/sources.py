@@ -136,6 +136,20 @@ def looks_like_film(path: Path) -> bool:
     return head[4:8] == b"ftyp" or head.startswith((b"\x1aE\xdf\xa3", b"GIF8", b"OggS", b"FLV")) or head[8:] == b"AVI "
 
 
+def holds_films(folder: Path, looked_at: int = 1000) -> bool:
+    """Whether most of the first files of a folder, at any depth, are videos by their endings (a GIF may be either)."""
+    films = images = 0
+    for _, below, names in os.walk(folder):
+        below.sort()
+        for name in sorted(names):
+            suffix = Path(name).suffix.lower()
+            films += suffix in FILM_SUFFIXES and suffix != ".gif"
+            images += suffix in IMAGE_SUFFIXES and suffix != ".gif"
+        if films + images >= looked_at:
+            break
+    return films > images
+
+
 def read_source(folder: Path, data: Data) -> Listing:
     """List the source.
 
@@ -157,9 +171,10 @@ def read_source(folder: Path, data: Data) -> Listing:
     else:
         listing = read_folders(folder, split=kind == "split_folders", films=data.clip is not None)
     if not listing.rows:
+        videos = "; for videos choose data=videos" if data.clip is None and holds_films(folder) else ""
         raise ValueError(
             f"{folder}: no images found (read as {kind}; ignored: {listing.ignored or 'nothing'}): "
-            "check data.path and data.format"
+            "check data.path and data.format" + videos
         )
     return listing
 
