@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stillframe.report.figures import COLOURS, FAINT, INK, percent_axis, short, styled
+from stillframe.report.figures import COLOURS, FAINT, INK, brief, percent_axis, short, styled
 from stillframe.report.words import METRICS
 from stillframe.sweep.review.candidates import Axis, Candidate, Findings, is_share
 
@@ -252,7 +252,7 @@ def confusions(matrices: dict[int, np.ndarray[Any, Any]], titles: Sequence[str],
         if count <= 12:
             for row, column in zip(*np.nonzero(matrix), strict=True):
                 colour = "white" if share[row, column] > 0.55 else INK
-                text = f"{matrix[row, column]}"
+                text = brief(int(matrix[row, column]))
                 plot.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.5)
         plot.spines[:].set_visible(True)
         plot.spines[:].set_color(FAINT)
