@@ -60,5 +60,5 @@ def test_a_net_whose_channels_cannot_be_followed_is_named(trained):
     out, _, _ = trained
     net, _ = load_net(out)
     net.backbone.head = torch.nn.Identity()
-    with pytest.raises(ValueError, match="variant slim: plain_cnn has no linear layer of 10 outputs"):
+    with pytest.raises(ValueError, match="variant slim: plain_cnn has no layer of 10 outputs"):
         slim(net, 0.5)

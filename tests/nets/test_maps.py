@@ -85,9 +85,12 @@ def test_what_cannot_be_built_is_named(changes, says):
         make(**changes)
 
 
-def test_sparse_works_and_slim_is_refused():
+def test_sparse_and_slim_keep_the_shape_of_the_answer():
     net = make().eval()
     with prune.sparse(net, 0.5):
         assert prune.zeros(net) == pytest.approx(0.5, abs=0.01)
-    with pytest.raises(ValueError, match="variant slim: unet has no linear layer of 4 outputs at its end"):
-        prune.slim(net, 0.5)
+    image = torch.zeros((1, net.spec.channels, net.spec.image_size, net.spec.image_size), dtype=torch.uint8)
+    before, shape = sum(part.numel() for part in net.parameters()), net(image).shape
+    prune.slim(net, 0.5)
+    assert sum(part.numel() for part in net.parameters()) < 0.6 * before
+    assert net.eval()(image).shape == shape
