@@ -1,4 +1,4 @@
-"""Row 18: what a segmentation epoch waits for."""
+"""Row 16: what a segmentation epoch waits for."""
 
 from __future__ import annotations
 
@@ -56,4 +56,4 @@ def waiting(setting: Setting) -> list[Result]:
         f"{1e6 * sum(seen.steps) / (images * len(seen.steps)):.0f} us that a step takes; validation left out."
     )
     what = "share of a segmentation epoch spent waiting for data, CPU, 128 px gray, `upright` online"
-    return [Result(18, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note)]
+    return [Result(16, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note)]

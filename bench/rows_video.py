@@ -1,4 +1,4 @@
-"""Rows 19 and 20: what preprocess adds to the bare decoder of videos, and what a video epoch waits for."""
+"""Rows 17 and 18: what preprocess adds to the bare decoder of videos, and what a video epoch waits for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def films(folder: Path, count: int) -> list[Path]:
 
 
 def decoding(setting: Setting) -> list[Result]:
-    """Row 19: clips/s that preprocess reads, judges and prepares, against a loop that only decodes."""
+    """Row 17: clips/s that preprocess reads, judges and prepares, against a loop that only decodes."""
     import av
     import cv2
     from av.video.reformatter import VideoReformatter
@@ -71,7 +71,7 @@ def decoding(setting: Setting) -> list[Result]:
         f"(sha256, the file's end, resizing to 112 px, fingerprints, JPEG), {spread(mine, 1e3, 'ms')}."
     )
     what = "preprocess of videos, clips per CPU-second, against the bare decoder"
-    return [Result(19, what, ">= 0.5 x", f"{share:.2f} x", share >= 0.5, note)]
+    return [Result(17, what, ">= 0.5 x", f"{share:.2f} x", share >= 0.5, note)]
 
 
 def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Path:
@@ -100,7 +100,7 @@ def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Pa
 
 
 def waiting(setting: Setting) -> list[Result]:
-    """Row 20: the share of an epoch's steps that waits for batches of clips, as conf/experiment has it, augmented."""
+    """Row 18: the share of an epoch's steps that waits for batches of clips, as conf/experiment has it, augmented."""
     from bench.turns import take_turns
 
     os.chdir(setting.work)
@@ -117,4 +117,4 @@ def waiting(setting: Setting) -> list[Result]:
         f"{1e6 * sum(seen.steps) / (videos * len(seen.steps)):.0f} us that a step takes; validation left out."
     )
     what = "share of a video epoch spent waiting for data, CPU, 16 frames of 32 px gray, `upright` online"
-    return [Result(20, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note)]
+    return [Result(18, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note)]

@@ -43,9 +43,9 @@ ROWS = {  # number -> function
     13: "rows_ship:predict_rate",
     14: "rows_serving:batching",
     15: "rows_serving:against_mlflow",
-    18: "rows_segmentation:waiting",
-    19: "rows_video:decoding",
-    20: "rows_video:waiting",
+    16: "rows_segmentation:waiting",
+    17: "rows_video:decoding",
+    18: "rows_video:waiting",
 }
 TOGETHER = (1, 7, 10, 11, 12)  # rows that share one clone
 
