@@ -23,6 +23,7 @@ from stillframe.measure.scores import confidence_bins
 from stillframe.measure.segmentation import boundary_f1, decide_pixels, pixel_confusion
 from stillframe.sample import IGNORE, Batch, Prediction
 
+AT_ONCE_PX = 1 << 21  # of the pictures asked at a time: 32 of 256 px, 8 of 512 px
 SAMPLED_ROWS = 256  # of the validation split, that pixels are sampled from
 SAMPLED_PIXELS = 200_000  # of all of them together
 THINNED = 1 << 16  # pixels of a row that count for the confidence before calibration, about

@@ -15,10 +15,10 @@ from stillframe.fit.infer import Asking
 from stillframe.measure.choices import choose
 from stillframe.paths import replacing
 from stillframe.review.base import Choices, Review, Tested
+from stillframe.review.mask_answers import AT_ONCE_PX
 from stillframe.sample import Card
 
 MASKS = "masks.zip"
-AT_ONCE_PX = 1 << 21  # of the pictures asked at a time: 32 of 256 px, 8 of 512 px
 MIDNIGHT = (1980, 1, 1, 0, 0, 0)  # of all members: the same masks give the same file
 
 

@@ -15,9 +15,8 @@ from stillframe.data.store import Split
 from stillframe.data.tiles import cut
 from stillframe.measure.pictures import Pictures, image_intervals
 from stillframe.measure.segmentation import mask_scores, pixel_confusion
-from stillframe.review.mask_answers import numbered
+from stillframe.review.mask_answers import AT_ONCE_PX, numbered
 from stillframe.review.mask_pictures import truth_of
-from stillframe.review.masks import AT_ONCE_PX
 from stillframe.sample import IGNORE
 from stillframe.ship.masks import Batched, as_evaluated
 from stillframe.ship.model import Exported
