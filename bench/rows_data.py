@@ -32,7 +32,7 @@ def template_way(folder: Path, online: list[dict[str, Any]], card: Any) -> Calla
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
-    from stillframe.data.policy import build
+    from stillframe.data.augmenting.policy import build
 
     after = [A.Normalize(mean=(0.5,) * 3, std=(0.25,) * 3), ToTensorV2()]
     policy = A.Compose([A.Resize(card.height, card.width), *build(online, "augment.online"), *after])
@@ -47,8 +47,8 @@ def template_way(folder: Path, online: list[dict[str, Any]], card: Any) -> Calla
 
 def our_way(prepared: Path, augment: Any, card: Any) -> Callable[[], int]:
     """The loader of the stage `train`, the online policy where it is applied, and the net's own normalisation."""
+    from stillframe.data.augmenting.online import make_online
     from stillframe.data.loader import Batches, Rows, make_loader
-    from stillframe.data.online import make_online
     from stillframe.nets.build import create
 
     size = {"image_size": card.height, "channels": card.channels}

@@ -17,7 +17,7 @@ CLASSES = ["left", "right"]
 
 def films(folder: Path, count: int) -> list[Path]:
     """Files of four seconds in which a photograph moves past."""
-    from stillframe.data import motion
+    from stillframe.data.made import motion
 
     folder.mkdir(exist_ok=True)
     made = []
@@ -36,7 +36,8 @@ def decoding(setting: Setting) -> list[Result]:
     from av.video.reformatter import VideoReformatter
 
     from stillframe.config import Clip
-    from stillframe.data import clip_rows, survey
+    from stillframe.data import survey
+    from stillframe.data.clips import rows as clip_rows
     from stillframe.data.sources import Row
 
     cv2.setNumThreads(1)
@@ -76,7 +77,7 @@ def decoding(setting: Setting) -> list[Result]:
 
 def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Path:
     """data/prepared with clips, as the stage leaves it (raw uint8), made without files; 16 clips are repeated."""
-    from stillframe.data.clips import facts
+    from stillframe.data.clips.sampling import facts
     from stillframe.data.store import SplitWriter
     from stillframe.sample import SPLITS, Card
 

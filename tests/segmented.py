@@ -9,8 +9,8 @@ import torch
 
 from stillframe.config import Evaluate, Validate
 from stillframe.data.loader import Rows
+from stillframe.data.masks.tiles import cut, grid
 from stillframe.data.store import Split, SplitWriter
-from stillframe.data.tiles import cut, grid
 from stillframe.review import base
 from stillframe.sample import IGNORE, Card, Prediction
 from tiny import picture

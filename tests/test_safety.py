@@ -133,7 +133,7 @@ def test_a_target_in_params(tmp_path: Path, place: str) -> None:
 
 def test_a_name_that_is_a_path_to_code(tmp_path: Path) -> None:
     """Names of transforms, nets and optimizers are looked up in their libraries, not imported."""
-    from stillframe.data.policy import check_policy
+    from stillframe.data.augmenting.policy import check_policy
 
     with pytest.raises(ValueError, match=r"augment\.online.*os\.mkdir"):
         check_policy([{"os.mkdir": {"path": MARK}}], "augment.online")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillframe import composing, config
 from stillframe.config import Data
-from stillframe.data.mask_sources import side_by_side
+from stillframe.data.masks.sources import side_by_side
 from stillframe.data.sources import holds_films
 from stillframe.paths import CONF, PARAMS, SOURCE, write_text
 from stillframe.sample import SPLITS

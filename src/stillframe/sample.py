@@ -38,7 +38,7 @@ class Card:
         split_hash: sha256 over (sample id, split), sorted; the same on any machine.
         pixels: split -> class name -> pixels of the prepared masks; {} of data without masks.
         frames: T, of a clip as the net is shown it; 1 for images.
-        clip: section `data.clip`, how a video becomes clips (data/clips.py); None for images.
+        clip: section `data.clip`, how a video becomes clips (data/clips/sampling.py); None for images.
         seconds: s, the median length of the train videos (or their parts); None for images.
     """
 

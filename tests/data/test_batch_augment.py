@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillframe.data import batch_augment, batch_rules, batch_step, draw, policy
+from stillframe.data.augmenting import batch_augment, batch_rules, batch_step, draw, policy
 
 PX = 24
 

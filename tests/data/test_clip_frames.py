@@ -9,11 +9,12 @@ from test_online import CONF, augment, shipped
 
 from clips import film, numbered, numbers
 from stillframe.config import Clip, Temporal, build
-from stillframe.data import clips, preview
-from stillframe.data.clips import Picks, Wanted, make_picks, seconds
+from stillframe.data.augmenting import preview
+from stillframe.data.augmenting.offline import make_copies
+from stillframe.data.augmenting.online import Online
+from stillframe.data.clips import sampling as clips
+from stillframe.data.clips.sampling import Picks, Wanted, make_picks, seconds
 from stillframe.data.loader import Rows
-from stillframe.data.offline import make_copies
-from stillframe.data.online import Online
 from stillframe.data.prepare import prepare
 from stillframe.data.store import Split, SplitWriter, encode_clip, pack, unpack
 from stillframe.sample import SPLITS, Card
@@ -184,7 +185,7 @@ def test_class_folders_of_films(tmp_path):
 
 
 def video_numbers(path, shares):
-    from stillframe.data import video
+    from stillframe.data.clips import video
 
     return numbers(video.frames_at(path, shares * video.probe(path).seconds))
 

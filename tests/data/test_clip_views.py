@@ -11,11 +11,11 @@ import pytest
 
 from clips import film, numbered
 from stillframe.config import Data, build
+from stillframe.data.clips.views import Reading
 from stillframe.data.decode import Refused, prepare
 from stillframe.data.prepare import prepare as prepare_source
 from stillframe.data.reading import Originals
 from stillframe.data.store import Split
-from stillframe.data.views import Reading
 from tiny import DATA
 
 CLIP = {"frames": 4, "stored": 6, "fps": 8.0, "sampling": "uniform", "views": 2, "reversible": False}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillframe.data import draw
+from stillframe.data.augmenting import draw
 
 
 def test_splitmix64_gives_the_published_numbers():

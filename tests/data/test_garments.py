@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from stillframe.config import Fetch
-from stillframe.data import garments, making
+from stillframe.data.made import garments, making
 from stillframe.stages import fetch
 from tiny import picture
 

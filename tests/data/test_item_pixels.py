@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stillframe.data import draw, item_pixels, policy
+from stillframe.data.augmenting import draw, item_pixels, policy
 
 TURNED = {"rotate": [-20, 20], "scale": [0.8, 1.2], "shear": [-5, 5], "p": 0.8}
 POLICIES = {

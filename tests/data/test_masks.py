@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from masked import MASKS, mask_of, masked_folder, scene
-from stillframe.data import mask_classes, mask_sources, prepare, survey, workers
+from stillframe.data import prepare, survey, workers
 from stillframe.data.decode import resize_mask
+from stillframe.data.masks import classes as mask_classes
+from stillframe.data.masks import sources as mask_sources
 from stillframe.data.sources import detect, read_source
 from stillframe.data.store import Split
 from stillframe.sample import IGNORE, Card

@@ -9,10 +9,10 @@ import yaml
 
 from masked import mask_of, scene
 from stillframe.config import Augment
-from stillframe.data import batch_augment, batch_rules, draw, offline, policy
+from stillframe.data.augmenting import batch_augment, batch_rules, draw, offline, policy
+from stillframe.data.augmenting.online import Online, make_online
+from stillframe.data.augmenting.preview import make_preview
 from stillframe.data.loader import Rows
-from stillframe.data.online import Online, make_online
-from stillframe.data.preview import make_preview
 from stillframe.data.store import Split, SplitWriter
 from stillframe.sample import IGNORE
 

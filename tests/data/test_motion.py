@@ -5,7 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from stillframe.data import motion, video
+from stillframe.data.clips import video
+from stillframe.data.made import motion
 from stillframe.data.sources import read_folders
 
 

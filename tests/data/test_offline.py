@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stillframe.config import Augment
-from stillframe.data import offline
-from stillframe.data.offline import make_copies, plan_copies
+from stillframe.data.augmenting import offline
+from stillframe.data.augmenting.offline import make_copies, plan_copies
 from stillframe.data.store import FILE, Split, SplitWriter, encode
 
 NOISE = [{"GaussNoise": {"std_range": [0.1, 0.2], "p": 1.0}}]

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from stillframe.config import Augment
-from stillframe.data.online import make_online
+from stillframe.data.augmenting.online import make_online
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 FLIP = {"HorizontalFlip": {"p": 0.5}}

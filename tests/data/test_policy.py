@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from stillframe.data import draw, policy
+from stillframe.data.augmenting import draw, policy
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 
@@ -114,7 +114,7 @@ def test_albumentations_comes_without_torch_and_without_its_call_home():
     code = (
         "import sys, urllib.request; import numpy as np; calls = [];"
         "urllib.request.urlopen = lambda *given, **named: calls.append(given);"
-        "from stillframe.data import policy, draw; policy.albumentations();"
+        "from stillframe.data.augmenting import policy, draw; policy.albumentations();"
         "made = policy.ItemPolicy([{'HorizontalFlip': {}}], 'x');"
         "made(np.zeros((2, 8, 8, 1), np.uint8), draw.keys(0, 0, np.arange(2)));"
         "assert 'torch' not in sys.modules; assert not calls; import torch; print(torch.ones(1).item())"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillframe.data import tiles
+from stillframe.data.masks import tiles
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5, 0.9])

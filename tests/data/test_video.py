@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from clips import CODECS, film, numbered, numbers
-from stillframe.data import film as films
-from stillframe.data import video
+from stillframe.data.clips import film as films
+from stillframe.data.clips import video
 from stillframe.data.decode import Refused
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
 from segmented import CLASSES, SIZE, VALIDATE, Made, card, known_of, logits, pictures, write_split
-from stillframe.data.palette import colours, encode
+from stillframe.data.masks.palette import colours, encode
 from stillframe.measure.scores import expected_calibration_error
 from stillframe.review.mask_answers import EachPicture, SomePixels
 from stillframe.review.masks import MASKS, REVIEW

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillframe.data.strip import GAP
+from stillframe.data.clips.strip import GAP
 from stillframe.nets.build import Net, NetSpec
 from stillframe.nets.explain import explain
 from stillframe.report.heat import under_heat

@@ -17,8 +17,8 @@ from PIL import Image
 
 from reels import FACTS, Brightness, film, write_file
 from stillframe.cli import main
-from stillframe.data.video import frames_at, probe
-from stillframe.data.views import Reading
+from stillframe.data.clips.video import frames_at, probe
+from stillframe.data.clips.views import Reading
 from stillframe.ship import predicting
 from stillframe.ship.annotate import rgb
 from stillframe.ship.films import windows_of

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from stillframe.config import Augment
-from stillframe.data.online import make_online
+from stillframe.data.augmenting.online import make_online
 from stillframe.data.store import FILE, Split, SplitWriter
 from stillframe.sample import Card
 from stillframe.stages import augment as stage

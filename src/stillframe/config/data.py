@@ -15,7 +15,7 @@ class Fetch:
     """Where the images come from when they are not the user's own folder."""
 
     kind: Literal["package", "debian", "hub", "url", "sklearn", "made"]
-    name: str  # "elpv-dataset==1.0.0.post1", "user/dataset", "https://..."; of made: a maker in data/making.py
+    name: str  # "elpv-dataset==1.0.0.post1", "user/dataset", "https://..."; of made: a maker in data/made/making.py
     sha256: str | None  # of the downloaded file; null for hub, sklearn and made
     folder: str | None  # the part to unpack, e.g. "elpv_dataset/data"
 
@@ -51,7 +51,7 @@ class Masks:
 
 @dataclass(frozen=True, config=STRICT)
 class Clip:
-    """Section `data.clip`: how a video becomes clips of frames (data/clips.py has the rule)."""
+    """Section `data.clip`: how a video becomes clips of frames (data/clips/sampling.py has the rule)."""
 
     frames: Annotated[int, Field(ge=1, le=512)]  # T: what the net is shown
     stored: Annotated[int, Field(ge=1, le=512)] | None  # frames of a train row, for augment.temporal; null: `frames`

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillframe.data import clip_rows, prepare
+from stillframe.data import prepare
 from stillframe.data.audit import Audit
+from stillframe.data.clips import rows as clip_rows
+from stillframe.data.clips.strip import strip
 from stillframe.data.decode import Pixels
 from stillframe.data.fingerprint import THUMB
 from stillframe.data.judge import Verdict, kind
-from stillframe.data.palette import colours, veiled
+from stillframe.data.masks.palette import colours, veiled
 from stillframe.data.store import decode_mask
-from stillframe.data.strip import strip
 from stillframe.data.survey import Chunk, Rule
 from stillframe.paths import write_text
 from stillframe.sample import IGNORE, SPLITS, Card

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlparse
 from urllib.request import urlopen
 
 from stillframe.config import Fetch
-from stillframe.data import making
+from stillframe.data.made import making
 from stillframe.data.progress import bar
 
 BLOCK = 1 << 20  # bytes read at a time

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stillframe.data.clips import Picks
-from stillframe.data.online import Online
+from stillframe.data.augmenting.online import Online
+from stillframe.data.clips.sampling import Picks
 from stillframe.data.store import Split
 from stillframe.sample import Batch
 

@@ -16,10 +16,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillframe.config import Data
-from stillframe.data import audit, clip_rows, clips, judge, mask_classes, mask_rows, survey, workers
+from stillframe.data import audit, judge, survey, workers
 from stillframe.data.audit import Audit
+from stillframe.data.clips import rows as clip_rows
+from stillframe.data.clips import sampling as clips
 from stillframe.data.decode import decode, to_channels
 from stillframe.data.judge import Verdict
+from stillframe.data.masks import classes as mask_classes
+from stillframe.data.masks import rows as mask_rows
 from stillframe.data.progress import bar
 from stillframe.data.sources import Row, read_source
 from stillframe.data.split import split_hash

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stillframe.config import Data
 from stillframe.data import idx
+from stillframe.data.clips.views import Reading
 from stillframe.data.decode import Picture, Refused, decode
 from stillframe.data.sources import detect, to_path
-from stillframe.data.views import Reading
 
 
 def content_of(path: Path, max_megapixels: float) -> tuple[bytes, os.stat_result]:

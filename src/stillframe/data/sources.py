@@ -157,7 +157,8 @@ def read_source(folder: Path, data: Data) -> Listing:
         FileNotFoundError: the folder is not there.
         ValueError: no layout fits, or the table or an idx file cannot be read.
     """
-    from stillframe.data import idx, mask_sources, tables
+    from stillframe.data import idx, tables
+    from stillframe.data.masks import sources as mask_sources
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: set data.path to your images, or run `dvc repro fetch`")
@@ -185,7 +186,8 @@ def detect(folder: Path, data: Data) -> str:
     Raises:
         ValueError: images and masks lie side by side, and no section data.masks says so.
     """
-    from stillframe.data import idx, mask_sources, tables
+    from stillframe.data import idx, tables
+    from stillframe.data.masks import sources as mask_sources
 
     if data.masks is not None:
         return mask_sources.detect(folder, data)

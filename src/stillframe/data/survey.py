@@ -19,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from stillframe.config import Clip, Data
-from stillframe.data import clip_rows, idx, mask_cuts
-from stillframe.data.clips import check
+from stillframe.data import idx
+from stillframe.data.clips import rows as clip_rows
+from stillframe.data.clips.sampling import check
 from stillframe.data.decode import Picture, Refused, decode, resize, to_channels
 from stillframe.data.fingerprint import fingerprints
-from stillframe.data.mask_files import mask_stamps
+from stillframe.data.masks import cuts as mask_cuts
+from stillframe.data.masks.files import mask_stamps
 from stillframe.data.reading import content_of
 from stillframe.data.sources import Listing, Row, to_path
 from stillframe.data.store import encode
@@ -121,9 +123,10 @@ def code() -> str:
     """What the outcome of a chunk depends on beside its files and the rule: this code, and the decoders' versions."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    own = ("survey.py", "reading.py", "decode.py", "fingerprint.py", "idx.py", "store.py")
-    for name in (*own, "mask_files.py", "mask_cuts.py", "tiles.py", "film.py", "video.py", "clips.py", "clip_rows.py"):
-        digest.update((here / name).read_bytes())
+    own = ("survey", "reading", "decode", "fingerprint", "idx", "store")
+    masks, clips = ("masks/files", "masks/cuts", "masks/tiles"), ("film", "video", "sampling", "rows")
+    for name in (*own, *masks, *(f"clips/{clip}" for clip in clips)):
+        digest.update((here / f"{name}.py").read_bytes())
     for package in ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "pycocotools", "av"):
         digest.update(version(package).encode())
     return digest.hexdigest()

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stillframe import config
-from stillframe.data.clips import make_picks
+from stillframe.data.augmenting.online import make_online
+from stillframe.data.clips.sampling import make_picks
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
-from stillframe.data.online import make_online
 from stillframe.fit import probe, pruning, teacher
 from stillframe.fit.callbacks import Average, Best, History, Pruned, Pruning, Resumable, Stopped
 from stillframe.fit.launch import keep_memory
@@ -141,7 +141,7 @@ class Training:
         ):
             data.append(taught)
         here = Path(__file__).parent
-        code = sorted(path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).glob("*.py"))
+        code = sorted(path for room in ("fit", "tasks", "nets", "data") for path in (here.parent / room).rglob("*.py"))
         return inputs_of(plan.params(), data, code)
 
     # -- loaders ----------------------------------------------------------------------------------------------------

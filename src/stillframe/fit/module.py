@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stillframe.config import Model, Optim
-from stillframe.data.online import Online
+from stillframe.data.augmenting.online import Online
 from stillframe.fit.optim import lightning_config, make_optimizer, make_schedule
 from stillframe.nets.build import Net
 from stillframe.sample import Batch, Card

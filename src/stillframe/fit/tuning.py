@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 import torch
 
 from stillframe.config import Optim, Schedule
+from stillframe.data.augmenting.online import make_online
 from stillframe.data.loader import Batches, InOrder, Rows, make_loader
-from stillframe.data.online import make_online
 from stillframe.fit.callbacks import Best
 from stillframe.fit.lesson import Lesson
 from stillframe.fit.loop import silence_lightning

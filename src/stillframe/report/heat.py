@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.data.strip import strip
+from stillframe.data.clips.strip import strip
 from stillframe.nets.overlay import overlay
 
 

@@ -297,7 +297,7 @@ def _legend(found: Inputs) -> list[dict[str, str]]:
     """The colour of each class in the overlays, as CSS."""
     if not found.masked:
         return []
-    from stillframe.data.palette import colours
+    from stillframe.data.masks.palette import colours
 
     named = zip(found.card.classes, colours(), strict=False)
     return [{"class": name, "colour": "#" + bytes(colour).hex()} for name, colour in named]

@@ -8,8 +8,8 @@ import cv2
 import pandas as pd
 import torch
 
+from stillframe.data.clips.strip import strip
 from stillframe.data.store import Split
-from stillframe.data.strip import strip
 from stillframe.measure.review import timelines
 from stillframe.measure.tables import write_csv
 from stillframe.nets.build import Net

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillframe.data.palette import encode
+from stillframe.data.masks.palette import encode
+from stillframe.data.masks.tiles import Strips
 from stillframe.data.store import Split
-from stillframe.data.tiles import Strips
 from stillframe.fit.infer import Kept
 from stillframe.measure.pictures import picture_scores
 from stillframe.measure.scores import confidence_bins

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillframe.data.palette import veiled
+from stillframe.data.masks.palette import veiled
 from stillframe.data.store import Split
 from stillframe.sample import IGNORE
 

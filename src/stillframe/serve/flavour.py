@@ -34,8 +34,10 @@ from stillframe.ship.model import Exported
 CODE = Path(__file__).with_name("mlflow_model.py")
 SERVED = "stillframe_served"
 CARRIED = (
-    *("__init__", "paths", "sample", "data/__init__", "data/decode", "data/film", "data/video", "data/views"),
-    *("ship/__init__", "ship/facts", "ship/model", "ship/masks", "data/palette", "data/tiles"),
+    *("__init__", "paths", "sample", "data/__init__", "data/decode"),
+    *(f"data/clips/{name}" for name in ("__init__", "film", "video", "views")),
+    *(f"data/masks/{name}" for name in ("__init__", "palette", "tiles")),
+    *("ship/__init__", "ship/facts", "ship/model", "ship/masks"),
     *("measure/__init__", "measure/scores", "measure/segmentation"),
 )
 NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from stillframe.data.decode import decode
-from stillframe.data.palette import encode, veiled
+from stillframe.data.masks.palette import encode, veiled
 from stillframe.serve.bodies import Sent
 from stillframe.serve.service import Read, Service, file_of
 from stillframe.serve.settings import Settings

@@ -17,9 +17,9 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from stillframe.data.clips.views import Reading
 from stillframe.data.decode import Refused, decode
-from stillframe.data.palette import encode
-from stillframe.data.views import Reading
+from stillframe.data.masks.palette import encode
 from stillframe.ship.masks import MASK, mask_of
 from stillframe.ship.model import Exported, shown
 

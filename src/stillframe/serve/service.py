@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillframe.data.clips.strip import strip
 from stillframe.data.decode import Picture, Pixels, Refused, decode
-from stillframe.data.strip import strip
 from stillframe.data.workers import cores
 from stillframe.report.heat import under_heat
 from stillframe.serve.batching import Batcher, One

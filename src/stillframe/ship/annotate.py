@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.data.clips.video import probe, stream
 from stillframe.data.decode import Pixels, to_channels
-from stillframe.data.video import probe, stream
 from stillframe.paths import replacing
 from stillframe.ship.facts import Facts
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stillframe.data.clips.video import VideoFacts, stream
+from stillframe.data.clips.views import Reading, container_of
 from stillframe.data.decode import Picture, Pixels, Refused
-from stillframe.data.video import VideoFacts, stream
-from stillframe.data.views import Reading, container_of
 from stillframe.ship.facts import Facts
 from stillframe.ship.found import Found
 from stillframe.ship.model import shown

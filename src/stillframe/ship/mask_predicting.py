@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 
 from stillframe.data.decode import Picture
-from stillframe.data.palette import colours, encode, veiled
+from stillframe.data.masks.palette import colours, encode, veiled
 from stillframe.data.progress import bar
 from stillframe.data.sources import to_id
 from stillframe.paths import replacing, write_text

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillframe.config import Data
+from stillframe.data.masks.tiles import cut
 from stillframe.data.store import Split
-from stillframe.data.tiles import cut
 from stillframe.measure.pictures import Pictures, image_intervals
 from stillframe.measure.segmentation import mask_scores, pixel_confusion
 from stillframe.review.mask_answers import AT_ONCE_PX, numbered

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.data.decode import scaled
-from stillframe.data.tiles import Strips, cut, grid
+from stillframe.data.masks.tiles import Strips, cut, grid
 from stillframe.measure.segmentation import decide_pixels
 from stillframe.sample import IGNORE
 from stillframe.ship.facts import Facts

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from stillframe.config import Augment, read_params
-from stillframe.data import policy
-from stillframe.data.clips import make_picks
-from stillframe.data.offline import ORIGIN as OFFLINE
-from stillframe.data.offline import make_copies
-from stillframe.data.online import ORIGIN as ONLINE
-from stillframe.data.online import choose_where
-from stillframe.data.preview import make_preview
+from stillframe.data.augmenting import policy
+from stillframe.data.augmenting.offline import ORIGIN as OFFLINE
+from stillframe.data.augmenting.offline import make_copies
+from stillframe.data.augmenting.online import ORIGIN as ONLINE
+from stillframe.data.augmenting.online import choose_where
+from stillframe.data.augmenting.preview import make_preview
+from stillframe.data.clips.sampling import make_picks
 from stillframe.data.store import Split
 from stillframe.paths import AUGMENTED, PREPARED, WORK, fresh_folder, write_json
 from stillframe.sample import Card

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from stillframe.data.clips.strip import strip
 from stillframe.data.store import Split
-from stillframe.data.strip import strip
 from stillframe.paths import PREPARED, read_json
 from stillframe.report.inputs import Picture, data_uri
 from stillframe.sample import Card

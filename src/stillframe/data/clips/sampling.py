@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.config import Clip, Temporal
-from stillframe.data.draw import keys, uniform
-from stillframe.data.views import seconds
+from stillframe.data.augmenting.draw import keys, uniform
+from stillframe.data.clips.views import seconds
 from stillframe.sample import Card
 
 TEMPORAL = 1 << 33  # added to the epoch: no draw of the other augmentations

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillframe.data import draw
-from stillframe.data.draw import GOLDEN, MULTIPLIER_1, MULTIPLIER_2, epoch_word
+from stillframe.data.augmenting import draw
+from stillframe.data.augmenting.draw import GOLDEN, MULTIPLIER_1, MULTIPLIER_2, epoch_word
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # image_BCHW, u_BD -> image_BCHW
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.data import video
+from stillframe.data.clips import video
+from stillframe.data.clips.film import VideoFacts
 from stillframe.data.decode import Picture, Pixels, Refused
-from stillframe.data.film import VideoFacts
 
 NAMES = {"mov": "MP4", "matroska": "Matroska", "mpegts": "MPEG-TS"}  # of containers
 EDGE_S = 2e-3  # nothing at the very end is asked for: there the next part begins, or nothing is left

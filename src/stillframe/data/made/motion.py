@@ -43,7 +43,7 @@ WOBBLE = 0.02  # of a turn, either way, drawn for each frame
 
 
 def made(folders: dict[str, Path], out: Path) -> None:
-    """As a maker of `data/making.py`: from the folder "garments" with the idx files."""
+    """As a maker of `data/made/making.py`: from the folder "garments" with the idx files."""
     make(folders["garments"], out)
 
 

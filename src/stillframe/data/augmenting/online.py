@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.config import Augment
-from stillframe.data import batch_rules, policy
-from stillframe.data.draw import keys
-from stillframe.data.policy import ItemPolicy
+from stillframe.data.augmenting import batch_rules, policy
+from stillframe.data.augmenting.draw import keys
+from stillframe.data.augmenting.policy import ItemPolicy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stillframe.data.batch_augment import BatchPolicy
+    from stillframe.data.augmenting.batch_augment import BatchPolicy
 
 SMALL = 64 * 64  # values (height * width * channels): on a CPU the batched form is the faster one up to about here
 ORIGIN = "augment.online"
@@ -89,7 +89,7 @@ class Online:
 
     def _batch(self) -> BatchPolicy:
         if self._built is None:
-            from stillframe.data.batch_augment import BatchPolicy
+            from stillframe.data.augmenting.batch_augment import BatchPolicy
 
             self._built = BatchPolicy(policy.build(self.policy, ORIGIN))
         made: BatchPolicy = self._built

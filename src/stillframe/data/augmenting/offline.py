@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillframe.config import Augment
-from stillframe.data import draw, policy
+from stillframe.data.augmenting import draw, policy
 from stillframe.data.progress import bar
 from stillframe.data.store import FILE, Split, SplitWriter, encode, encode_clip, encode_mask, schema
 from stillframe.paths import replacing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.data.mask_files import mask_stamps
+from stillframe.data.masks.files import mask_stamps
 from stillframe.data.sources import Row
 from stillframe.data.store import decode_mask, encode_mask
 from stillframe.data.survey import Rule

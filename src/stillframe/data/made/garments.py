@@ -17,7 +17,7 @@ from PIL import Image
 
 from stillframe.data import idx
 from stillframe.data.decode import decode, resize
-from stillframe.data.palette import colours, encode
+from stillframe.data.masks.palette import colours, encode
 from stillframe.data.progress import bar
 
 SEED = 0

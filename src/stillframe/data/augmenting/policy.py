@@ -231,8 +231,8 @@ class ItemPolicy:
         """Build the policy (ValueError as in `check_policy`)."""
         import cv2
 
-        from stillframe.data.draw import KeyedRandom
-        from stillframe.data.item_pixels import quicken
+        from stillframe.data.augmenting.draw import KeyedRandom
+        from stillframe.data.augmenting.item_pixels import quicken
 
         cv2.setNumThreads(1)  # threads cost more than they give on images of this size, and loaders have processes
         self.random = KeyedRandom()
@@ -249,7 +249,7 @@ class ItemPolicy:
             frames = images_BHWC.shape[1]
             made = self(images_BHWC.reshape(-1, *images_BHWC.shape[2:]), np.repeat(key_B, frames))
             return made.reshape(images_BHWC.shape)
-        from stillframe.data.draw import words
+        from stillframe.data.augmenting.draw import words
 
         out = np.empty_like(images_BHWC)
         for slot, (high, low) in enumerate(words(key_B, 0, 2).tolist()):
@@ -261,7 +261,7 @@ class ItemPolicy:
         self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8], key_B: NDArray[np.uint64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The same, and each mask (B, H, W) moved as its image: nearest neighbour, IGNORE where nothing was."""
-        from stillframe.data.draw import words
+        from stillframe.data.augmenting.draw import words
 
         out, out_masks = np.empty_like(images_BHWC), np.empty_like(masks_BHW)
         for slot, (high, low) in enumerate(words(key_B, 0, 2).tolist()):

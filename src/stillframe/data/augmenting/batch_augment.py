@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillframe.data import batch_geometry as geometry
-from stillframe.data.batch_step import Step, between, colour_of, integer, uniform
+from stillframe.data.augmenting import batch_geometry as geometry
+from stillframe.data.augmenting.batch_step import Step, between, colour_of, integer, uniform
 
 
 class BatchPolicy:

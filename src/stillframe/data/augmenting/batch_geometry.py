@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stillframe.data.batch_rules import CONSTANT, NEAREST, REFLECT, REPLICATE, WRAP, is_shift
-from stillframe.data.batch_step import Apply, Step, between, colour_of, integer, where
+from stillframe.data.augmenting.batch_rules import CONSTANT, NEAREST, REFLECT, REPLICATE, WRAP, is_shift
+from stillframe.data.augmenting.batch_step import Apply, Step, between, colour_of, integer, where
 from stillframe.sample import IGNORE
 
 PADDING = {CONSTANT: "zeros", REPLICATE: "border", REFLECT: "reflection"}  # as grid_sample calls them

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.data.clips.film import Film, VideoFacts
 from stillframe.data.decode import Pixels, Refused
-from stillframe.data.film import Film, VideoFacts
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

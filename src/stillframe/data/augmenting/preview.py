@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.config import Augment
-from stillframe.data import draw, policy
-from stillframe.data.clips import Picks
-from stillframe.data.palette import veiled
+from stillframe.data.augmenting import draw, policy
+from stillframe.data.clips.sampling import Picks
+from stillframe.data.masks.palette import veiled
 from stillframe.data.store import Split
 from stillframe.paths import replacing
 

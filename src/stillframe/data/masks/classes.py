@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillframe.config import Data
-from stillframe.data.mask_files import UNCOVERED
+from stillframe.data.masks.files import UNCOVERED
 from stillframe.data.sources import Row
 from stillframe.data.tables import canonical, read_frame
 from stillframe.sample import IGNORE

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stillframe.data import tiles
 from stillframe.data.decode import Picture, Pixels, Refused, resize, resize_mask, to_channels
-from stillframe.data.mask_files import Mask, mask_stamps, read_mask
+from stillframe.data.masks import tiles
+from stillframe.data.masks.files import Mask, mask_stamps, read_mask
 from stillframe.data.sources import Row
 from stillframe.data.store import encode, encode_mask
 from stillframe.sample import IGNORE

@@ -1,6 +1,6 @@
 """One mask from its files: the values as they stand there, beside an image that is already decoded.
 
-What a value means is not known here: a mask comes out as indices into its own list of labels, and mask_classes.py says
+What a value means is not known here: a mask comes out as indices into its own list of labels, and classes.py says
 later which label is which class. Labels are numbers ("7") for gray and palette masks, "#rrggbb" for coloured ones, the
 class's name for one file a class and for COCO.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from stillframe.data.decode import FORMATS, ORIENTATION, Picture, Pixels, Refused, upright
-from stillframe.data.mask_sources import MISSING
+from stillframe.data.masks.sources import MISSING
 from stillframe.data.reading import content_of
 from stillframe.data.sources import MaskFiles, to_path
 

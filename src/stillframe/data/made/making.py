@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.config import Fetch, nearest
-from stillframe.data import garments, motion
+from stillframe.data.made import garments, motion
 
 FASHION_MNIST = Fetch(  # as conf/data/fashion_mnist.yaml
     kind="debian",

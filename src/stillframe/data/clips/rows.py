@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.config import Clip
-from stillframe.data import video
-from stillframe.data.clips import Wanted
+from stillframe.data.clips import video
+from stillframe.data.clips.film import VideoFacts
+from stillframe.data.clips.sampling import Wanted
+from stillframe.data.clips.strip import shown_frames
+from stillframe.data.clips.views import container_of
 from stillframe.data.decode import Pixels, Refused, resize, to_channels
-from stillframe.data.film import VideoFacts
 from stillframe.data.fingerprint import fingerprints
 from stillframe.data.sources import Row
 from stillframe.data.store import encode, pack, unpack
-from stillframe.data.strip import shown_frames
-from stillframe.data.views import container_of
 
 BEYOND_S = 1.0  # a table's end may lie so far behind the file's
 

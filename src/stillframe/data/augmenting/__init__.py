@@ -1,0 +1,1 @@
+"""Augmentation: policies, draws, copies, previews; per item and on the batch."""

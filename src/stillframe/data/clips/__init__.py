@@ -1,0 +1,1 @@
+"""Videos as samples: read, sampled, stored."""

@@ -1,0 +1,1 @@
+"""Masks beside images: read, judged, stored, tiled."""
