@@ -40,20 +40,18 @@ def masked(folder: Path, *, train: int, val: int, side: int, channels: int) -> P
 
 def waiting(setting: Setting) -> list[Result]:
     """The share of an epoch's steps that waits for batches of images and masks, as conf/experiment has it."""
-    from bench.turns import take_turns
+    from bench.turns import waiting_for_data
 
     os.chdir(setting.work)
     images = setting.pick(256, 64)
     masked(setting.work / "data/prepared", train=images, val=32, side=128, channels=1)
     changes = (f"trainer.max_epochs={setting.pick(4, 2)}", "trainer.monitor=loss")
     experiment = plan(setting.work, setting.threads, "experiment=segmentation_garments", *changes)
-    seen = take_turns(experiment, lambda training: lambda: (0.0, None), profile=True)
-    share = sum(seen.waited) / sum(seen.steps)
-    per_image = 1e6 * sum(seen.waited) / (images * len(seen.waited))
+    seen = waiting_for_data(experiment, images)
     note = (
         f"U-Net on `tf_efficientnet_lite0`, batch 16, `augment=upright` on image and mask per item in the main "
-        f"process, 128 px gray: {per_image:.0f} us an image waited for, of "
-        f"{1e6 * sum(seen.steps) / (images * len(seen.steps)):.0f} us that a step takes; validation left out."
+        f"process, 128 px gray: {seen.sample_us:.0f} us an image waited for, of "
+        f"{seen.step_us:.0f} us that a step takes; validation left out."
     )
     what = "share of a segmentation epoch spent waiting for data, CPU, 128 px gray, `upright` online"
-    return [Result(16, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note)]
+    return [Result(16, what, "<= 5 %", seen.shown, seen.share <= 0.05, note)]

@@ -45,7 +45,7 @@ def real_net(setting: Setting) -> list[Result]:
 
 def waiting(setting: Setting) -> list[Result]:
     """Row 3: the share of an epoch's steps that waits for batches, in the demo's own configuration."""
-    from bench.turns import take_turns
+    from bench.turns import waiting_for_data
 
     os.chdir(setting.work)
     images = setting.pick(768, 96)
@@ -54,16 +54,14 @@ def waiting(setting: Setting) -> list[Result]:
         folder = setting.work / name
         prepared(folder / "data/prepared", train=images, val=64, side=128, channels=channels, classes=2)
         demo = plan(folder, setting.threads, "experiment=elpv_demo", "augment=light", _epochs(setting))
-        seen = take_turns(demo, lambda training: lambda: (0.0, None), profile=True)
-        share = sum(seen.waited) / sum(seen.steps)
-        per_image = 1e6 * sum(seen.waited) / (images * len(seen.waited))
+        seen = waiting_for_data(demo, images)
         note = (
             f"the demo's net (`tf_efficientnet_lite0`, stem and three stages frozen), batch 32, `augment=light` per "
-            f"item in the main process, 128 px {name}: {per_image:.0f} us an image waited for, of "
-            f"{1e6 * sum(seen.steps) / (images * len(seen.steps)):.0f} us that a step takes; validation left out."
+            f"item in the main process, 128 px {name}: {seen.sample_us:.0f} us an image waited for, of "
+            f"{seen.step_us:.0f} us that a step takes; validation left out."
         )
         what = f"share of an epoch spent waiting for data, CPU, 128 px {name}, light augmentation online"
-        out.append(Result(3, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note))
+        out.append(Result(3, what, "<= 5 %", seen.shown, seen.share <= 0.05, note))
     return out
 
 

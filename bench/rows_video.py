@@ -102,20 +102,18 @@ def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Pa
 
 def waiting(setting: Setting) -> list[Result]:
     """Row 18: the share of an epoch's steps that waits for batches of clips, as conf/experiment has it, augmented."""
-    from bench.turns import take_turns
+    from bench.turns import waiting_for_data
 
     os.chdir(setting.work)
     videos = setting.pick(640, 128)
     clips(setting.work / "data/prepared", train=videos, val=32, side=32, channels=1)
     changes = (f"trainer.max_epochs={setting.pick(4, 2)}", "augment=upright")
     experiment = plan(setting.work, setting.threads, "experiment=video_motion", *changes)
-    seen = take_turns(experiment, lambda training: lambda: (0.0, None), profile=True)
-    share = sum(seen.waited) / sum(seen.steps)
-    per_clip = 1e6 * sum(seen.waited) / (videos * len(seen.waited))
+    seen = waiting_for_data(experiment, videos)
     note = (
         f"`experiment=video_motion` (16 frames of 32 px gray, `cnn_gru`, batch 16) with `augment=upright`, which "
-        f"works on the batch at that size: {per_clip:.0f} us a clip waited for, of "
-        f"{1e6 * sum(seen.steps) / (videos * len(seen.steps)):.0f} us that a step takes; validation left out."
+        f"works on the batch at that size: {seen.sample_us:.0f} us a clip waited for, of "
+        f"{seen.step_us:.0f} us that a step takes; validation left out."
     )
     what = "share of a video epoch spent waiting for data, CPU, 16 frames of 32 px gray, `upright` online"
-    return [Result(18, what, "<= 5 %", f"{100 * share:.2f} %", share <= 0.05, note)]
+    return [Result(18, what, "<= 5 %", seen.shown, seen.share <= 0.05, note)]

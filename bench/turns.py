@@ -128,6 +128,29 @@ def plain_epoch(training: loop.Training) -> Other:
     return epoch
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """How much of our epochs waits for data."""
+
+    share: float  # of the steps' time
+    sample_us: float  # waited for one sample, us
+    step_us: float  # of a step, waiting in it, for one sample, us
+
+    @property
+    def shown(self) -> str:
+        """In per cent."""
+        return f"{100 * self.share:.2f} %"
+
+
+def waiting_for_data(plan: Any, samples: int) -> Waiting:
+    """Train on `samples` an epoch and see what waits."""
+    seen = take_turns(plan, lambda training: lambda: (0.0, None), profile=True)
+    waited, steps = sum(seen.waited), sum(seen.steps)
+    return Waiting(
+        waited / steps, 1e6 * waited / (samples * len(seen.waited)), 1e6 * steps / (samples * len(seen.steps))
+    )
+
+
 def take_turns(plan: Any, other: Callable[[loop.Training], Other], *, profile: bool = False) -> Epochs:
     """Train by fit.loop with its callbacks and the MLflow record on sqlite, the other side between our epochs.
 

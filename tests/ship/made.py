@@ -11,7 +11,7 @@ import torch
 from stillframe.composing import compose
 from stillframe.config import Bound, Data, Export, Prune, Trainer, build
 from stillframe.data.prepare import prepare
-from stillframe.fit.infer import predict_split
+from stillframe.fit.infer import Asking
 from stillframe.fit.lesson import Lesson
 from stillframe.measure.decide import with_decisions
 from stillframe.nets import weights
@@ -87,7 +87,7 @@ class Stages:
 
     def evaluate(self, card: Card, choices: dict[str, Any]) -> None:
         """Write predictions.parquet."""
-        said = predict_split(self.trained, self.prepared / "test", trainer(), tta=choices["tta"], batch_size=8)
+        said = Asking(self.trained, self.prepared / "test", trainer(), choices["tta"], 8)()
         with_decisions(said, choices).to_parquet(self.evaluated / "predictions.parquet", index=False)
 
 

@@ -107,20 +107,23 @@ def _pairs(pairs: pd.DataFrame, frame: pd.DataFrame, pictures: dict[int, dict[st
     return out
 
 
+def _decoded(content: bytes, rule: Rule, card: Card) -> Pixels:
+    """A prepared image of the spool, uint8 (H, W, C)."""
+    values = np.frombuffer(content, dtype=np.uint8)
+    if rule.encoding != "jpeg":
+        return values.reshape(card.height, card.width, -1)
+    decoded = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB)
+    assert decoded is not None, "an image of the spool does not decode"
+    return np.asarray(decoded, dtype=np.uint8)
+
+
 def _pictures(
     parts: list[Chunk], frame: pd.DataFrame, wanted: list[int], rule: Rule, card: Card
 ) -> dict[int, dict[str, Any]]:
     """Prepared images of the spool as data URIs, by position."""
     out = {}
     for place, content in prepare.load(parts, wanted, "image").items():
-        values = np.frombuffer(content, dtype=np.uint8)
-        if rule.encoding == "jpeg":
-            decoded = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB)
-            assert decoded is not None, "an image of the spool does not decode"
-            image = np.asarray(decoded, dtype=np.uint8)
-        else:
-            image = values.reshape(card.height, card.width, -1)
-        out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
+        out[place] = {"src": data_uri(_decoded(content, rule, card)), "id": frame.at[place, "id"]}
     return out
 
 
@@ -144,11 +147,8 @@ def _masked_pictures(
         cut, table = cuts[0], np.full(256, IGNORE, dtype=np.uint8)
         lut: Any = frame.at[place, "lut"]
         table[: len(lut)] = lut
-        values = np.frombuffer(cut["image"], dtype=np.uint8)
-        if rule.encoding == "jpeg":
-            values = np.asarray(cv2.imdecode(values, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
         mask_HW = table[decode_mask(cut["mask"], rule.encoding, card.height, card.width)]
-        image = veiled(values.reshape(card.height, card.width, -1), mask_HW)
+        image = veiled(_decoded(cut["image"], rule, card), mask_HW)
         out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
     return out
 

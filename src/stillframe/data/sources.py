@@ -116,23 +116,24 @@ def to_path(folder: Path, row_id: str) -> Path:
     return folder / os.fsdecode(raw)
 
 
-def looks_like_image(path: Path) -> bool:
-    """Whether the first bytes are those of a common image format; False where the file cannot be opened."""
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be opened."""
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            return file.read(12)
     except OSError:
-        return False
+        return b""
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether the first bytes are those of a common image format; False where the file cannot be opened."""
+    head = _head(path)
     return head.startswith(MAGIC) or head[4:8] == b"ftyp"
 
 
 def looks_like_film(path: Path) -> bool:
     """Whether the first bytes are those of a common container of video; False where the file cannot be opened."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError:
-        return False
+    head = _head(path)
     return head[4:8] == b"ftyp" or head.startswith((b"\x1aE\xdf\xa3", b"GIF8", b"OggS", b"FLV")) or head[8:] == b"AVI "
 
 

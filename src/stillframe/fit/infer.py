@@ -154,10 +154,22 @@ class Asking:
     batch_size: int
 
     def __call__(self, keep: Keep | None = None) -> pd.DataFrame:
-        """What the net says, as `keep` keeps it (`EachRow` unless it is given)."""
-        return predict_split(
-            self.trained, self.split, self.trainer, tta=self.tta, batch_size=self.batch_size, keep=keep
-        )
+        """What the net says of the split, as `keep` keeps it (`EachRow` unless it is given), in the split's order.
+
+        With several devices each process asks its own part, and no sample is padded or left out.
+
+        Raises:
+            ValueError: the trained net has another number of classes than the labels need.
+        """
+        kept, opened = keep or EachRow(), Split(self.split)
+        world = min(processes(self.trainer), max(1, len(opened)))
+        if world == 1:
+            return kept.whole([_part(self, kept, 0, 1)], opened)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(world, spawn, initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
+            asked = [pool.submit(_part, self, kept, rank, world) for rank in range(world)]
+            parts = [one.result() for one in asked]
+        return kept.whole(parts, opened)
 
 
 def _part(asking: Asking, keep: Keep, rank: int, world: int) -> Any:
@@ -185,25 +197,3 @@ def _shown(batches: range, rank: int) -> Any:
     from rich.progress import track
 
     return track(batches, description="predicting", console=Console(stderr=True), disable=rank != 0, transient=True)
-
-
-def predict_split(
-    trained: Path, split: Path, trainer: Trainer, *, tta: str, batch_size: int, keep: Keep | None = None
-) -> pd.DataFrame:
-    """What a net says of a split: one row a sample, in the split's order.
-
-    With several devices each process asks its own part, and no sample is padded or left out.
-
-    Raises:
-        ValueError: the trained net has another number of classes than the labels need.
-    """
-    asking, kept, opened = Asking(trained, split, trainer, tta, batch_size), keep or EachRow(), Split(split)
-    world = min(processes(trainer), max(1, len(opened)))
-    if world == 1:
-        parts = [_part(asking, kept, 0, 1)]
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(world, spawn, initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
-            asked = [pool.submit(_part, asking, kept, rank, world) for rank in range(world)]
-            parts = [one.result() for one in asked]
-    return kept.whole(parts, opened)

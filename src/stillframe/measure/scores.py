@@ -7,7 +7,7 @@ why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,30 @@ def rates(right: Any, actual: Any, predicted: Any) -> dict[str, NDArray[np.float
         }
 
 
+def flat_scores(
+    confusion_KK: ArrayLike,
+    classes: Sequence[str],
+    rated: Callable[..., dict[str, Any]],
+    of_split: Sequence[str],
+    of_class: Sequence[str],
+) -> dict[str, float]:
+    """`of_split`, and `<kind>/<class>` of `of_class`, as `rated` computes them; undefined ones are left out.
+
+    Args:
+        confusion_KK: counts; rows are the actual classes.
+        classes: names, in the order of the rows.
+        rated: (right answers, actual, predicted), each (K,) -> scores by name, those of the classes (K,).
+        of_split: names of single scores.
+        of_class: names of scores of each class.
+    """
+    counts_KK = np.asarray(confusion_KK)
+    assert counts_KK.shape == (len(classes), len(classes)), f"{counts_KK.shape} for {len(classes)} classes"
+    values = rated(np.diagonal(counts_KK), counts_KK.sum(1), counts_KK.sum(0))
+    flat = {name: float(values[name]) for name in of_split}
+    flat |= {f"{kind}/{name}": float(values[kind][at]) for kind in of_class for at, name in enumerate(classes)}
+    return {name: value for name, value in flat.items() if np.isfinite(value)}
+
+
 def confusion_scores(confusion_KK: ArrayLike, classes: Sequence[str]) -> dict[str, float]:
     """Scores from a confusion matrix alone; fast enough for each epoch's end.
 
@@ -111,12 +135,7 @@ def confusion_scores(confusion_KK: ArrayLike, classes: Sequence[str]) -> dict[st
     Returns:
         `FROM_CONFUSION` and `precision/<class>`, `recall/<class>`, `f1/<class>`; undefined ones are left out.
     """
-    counts_KK = np.asarray(confusion_KK)
-    assert counts_KK.shape == (len(classes), len(classes)), f"{counts_KK.shape} for {len(classes)} classes"
-    values = rates(np.diagonal(counts_KK), counts_KK.sum(1), counts_KK.sum(0))
-    flat = {name: float(values[name]) for name in FROM_CONFUSION}
-    flat |= {f"{kind}/{name}": float(values[kind][at]) for kind in PER_CLASS for at, name in enumerate(classes)}
-    return {name: value for name, value in flat.items() if np.isfinite(value)}
+    return flat_scores(confusion_KK, classes, rates, FROM_CONFUSION, PER_CLASS)
 
 
 def own_log_loss(label_N: NDArray[Any], probabilities_NK: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stillframe.measure.scores import rates
+from stillframe.measure.scores import flat_scores, rates
 from stillframe.sample import IGNORE
 
 OF_SPLIT = ("accuracy", "iou_macro", "iou_weighted", "f1_macro", "precision_macro", "recall_macro")
@@ -87,12 +87,7 @@ def mask_scores(confusion_KK: ArrayLike, classes: Sequence[str]) -> dict[str, fl
         confusion_KK: pixels of a whole split; rows are the true classes. A mean of pictures' scores is another number.
         classes: names, in the order of the rows.
     """
-    counts_KK = np.asarray(confusion_KK)
-    assert counts_KK.shape == (len(classes), len(classes)), f"{counts_KK.shape} for {len(classes)} classes"
-    values = pixel_rates(np.diagonal(counts_KK), counts_KK.sum(1), counts_KK.sum(0))
-    flat = {name: float(values[name]) for name in OF_SPLIT}
-    flat |= {f"{kind}/{name}": float(values[kind][at]) for kind in OF_CLASS for at, name in enumerate(classes)}
-    return {name: value for name, value in flat.items() if np.isfinite(value)}
+    return flat_scores(confusion_KK, classes, pixel_rates, OF_SPLIT, OF_CLASS)
 
 
 def tolerance_px(height: int, width: int, share: float = TOLERANCE) -> float:

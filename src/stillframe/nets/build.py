@@ -12,6 +12,7 @@ from stillframe.config import Model, nearest
 from stillframe.nets import maps as maps_of
 from stillframe.nets import video, weights
 from stillframe.nets.plain import PlainCNN, TextbookCNN
+from stillframe.sample import Card
 
 OWN = ("plain_cnn", "textbook_cnn")
 PIECE = 1 << 19  # numbers that a CPU normalises at a time: what stays in its cache from one operation to the next
@@ -270,6 +271,12 @@ def create(
     net = Net(inner, spec)
     net.freeze(model.freeze)
     return net
+
+
+def for_card(model: Model, card: Card, *, maps: bool = False, frames: int = 1) -> Net:
+    """A fresh net for the data of a card, one logit a class (arguments and ValueError: as of `create`)."""
+    data: dict[str, Any] = {"channels": card.channels, "image_size": card.height, "mean": card.mean, "std": card.std}
+    return create(model, classes=len(card.classes), **data, maps=maps, frames=frames)
 
 
 def rebuild(spec: NetSpec) -> Net:

@@ -41,7 +41,6 @@ class Task:
     Attributes:
         answer: what an answer is, by a name of `review.kinds.REVIEWS`: "label", one class a sample, "mask", one class a
             pixel; stages after training and exported files treat answers of one kind alike.
-        targets: kinds of targets beside the image, in albumentations' names ({} for class labels).
         build_net: a fresh net for the data of a card.
         make_loss: the loss of `optim` for the data of a card.
         distilled: that loss with a trained net's answers beside the labels.
@@ -55,7 +54,6 @@ class Task:
     """
 
     answer: str
-    targets: dict[str, str]
     build_net: Callable[[Model, Card], Net]
     make_loss: Callable[[Optim, Card], Loss]
     distilled: Callable[[Loss, Net, Distill], Loss]

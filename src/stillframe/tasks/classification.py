@@ -16,20 +16,14 @@ from stillframe.nets.build import Net
 from stillframe.nets.views import views
 from stillframe.sample import Batch, Card, Prediction
 from stillframe.tasks.base import Loss, Tally, Task
+from stillframe.tasks.confusions import ConfusionTally
 
 
 def build_net(model: Model, card: Card) -> Net:
     """A fresh net with one logit a class (ValueError: unknown model, weights that do not fit, clips)."""
     if card.frames > 1:
         raise ValueError(f"the data are clips of {card.frames} frames (data.clip): set task = video_classification")
-    return build.create(
-        model,
-        classes=len(card.classes),
-        channels=card.channels,
-        image_size=card.height,
-        mean=card.mean,
-        std=card.std,
-    )
+    return build.for_card(model, card)
 
 
 def class_weight_K(optim: Optim, card: Card) -> Tensor | None:
@@ -121,54 +115,19 @@ def predict(net: Net, batch: Batch, tta: str = "none") -> Prediction:
     return Prediction(logits_BK, batch.index_B)
 
 
-class ClassTally:
-    """Confusion matrix and sum of losses; one `bincount` a batch, and few other calls: a small net's step is short."""
-
-    def __init__(self, classes: list[str]) -> None:
-        self.classes = classes
-        self.reset()
-
-    def reset(self) -> None:
-        """Start the next epoch."""
-        self.total: Tensor | None = None
-        self.samples = 0
-
-    def restore(self, counts: Tensor) -> None:
-        """Go on from the counts of a half-done epoch."""
-        self.total, self.samples = counts[:-1].clone(), int(counts[-1])
-
-    def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
-        """Count one batch; rows of the matrix are true classes, columns predicted ones."""
-        size, samples = len(self.classes), len(batch.target_B)
-        cell_B = torch.add(prediction.logits_BK.detach().argmax(1), batch.target_B, alpha=size)
-        if self.total is None or self.total.device != cell_B.device:
-            start = torch.zeros(size * size + 1, dtype=torch.float64) if self.total is None else self.total
-            self.total = start.to(cell_B.device)
-        self.total[:-1] += torch.bincount(cell_B, minlength=size * size)
-        self.total[-1:].add_(loss.detach(), alpha=samples)
-        self.samples += samples
-
-    def counts(self) -> Tensor:
-        """The matrix, the sum of losses, the number of samples: one float64 vector."""
-        if self.total is None:  # a rank without samples
-            return torch.zeros(len(self.classes) ** 2 + 2, dtype=torch.float64)
-        return torch.cat([self.total, self.total.new_tensor([float(self.samples)])])
-
-    def scores(self, counts: Tensor) -> dict[str, float]:
-        """`loss` and every score that a confusion matrix gives."""
-        matrix = counts[:-2].reshape(len(self.classes), -1).round().long().cpu().numpy()
-        samples = max(float(counts[-1]), 1.0)
-        return {"loss": float(counts[-2]) / samples, **confusion_scores(matrix, self.classes)}
+def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
+    """How many samples of each true class are predicted as each: int64 (K * K,)."""
+    cell_B = torch.add(prediction.logits_BK.detach().argmax(1), batch.target_B, alpha=classes)
+    return torch.bincount(cell_B, minlength=classes * classes)
 
 
 def tally(card: Card) -> Tally:
     """A fresh tally."""
-    return ClassTally(card.classes)
+    return ConfusionTally(card.classes, cells, confusion_scores)
 
 
 TASK = Task(
     answer="label",
-    targets={},
     build_net=build_net,
     make_loss=make_loss,
     distilled=distilled,

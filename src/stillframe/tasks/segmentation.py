@@ -16,6 +16,7 @@ from stillframe.nets.build import Net
 from stillframe.nets.views import turned_back, views
 from stillframe.sample import IGNORE, Batch, Card, Prediction
 from stillframe.tasks.base import Loss, Tally, Task
+from stillframe.tasks.confusions import ConfusionTally
 
 
 def build_net(model: Model, card: Card) -> Net:
@@ -26,15 +27,7 @@ def build_net(model: Model, card: Card) -> Net:
     """
     if not card.pixels:
         raise ValueError(f"{card.name} has no masks, which segmentation learns from: prepare it with data.masks")
-    return build.create(
-        model,
-        classes=len(card.classes),
-        channels=card.channels,
-        image_size=card.height,
-        mean=card.mean,
-        std=card.std,
-        maps=True,
-    )
+    return build.for_card(model, card, maps=True)
 
 
 def class_weight_K(optim: Optim, card: Card) -> Tensor | None:
@@ -123,55 +116,21 @@ def predict(net: Net, batch: Batch, tta: str = "none") -> Prediction:
     return Prediction(turned_back(said, tta).mean(0), batch.index_B)
 
 
-class PixelTally:
-    """Confusion matrix of pixels and sum of losses, on the device; pixels of IGNORE are counted nowhere."""
-
-    def __init__(self, classes: list[str]) -> None:
-        self.classes = classes
-        self.reset()
-
-    def reset(self) -> None:
-        """Start the next epoch."""
-        self.total: Tensor | None = None
-        self.samples = 0
-
-    def restore(self, counts: Tensor) -> None:
-        """Go on from the counts of a half-done epoch."""
-        self.total, self.samples = counts[:-1].clone(), int(counts[-1])
-
-    def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
-        """Count one batch; rows of the matrix are true classes, columns predicted ones."""
-        size, samples, mask_BHW = len(self.classes), len(batch.target_B), _mask(batch).long()
-        cell = torch.add(prediction.logits_BK.detach().argmax(1), mask_BHW, alpha=size)
-        cell = torch.where(mask_BHW == IGNORE, size * size, cell)  # one cell more, for what is not counted
-        if self.total is None or self.total.device != cell.device:
-            start = torch.zeros(size * size + 1, dtype=torch.float64) if self.total is None else self.total
-            self.total = start.to(cell.device)
-        self.total[:-1] += torch.bincount(cell.flatten(), minlength=size * size + 1)[:-1]
-        self.total[-1:].add_(loss.detach(), alpha=samples)
-        self.samples += samples
-
-    def counts(self) -> Tensor:
-        """The matrix, the sum of losses, the number of samples: one float64 vector."""
-        if self.total is None:  # a rank without samples
-            return torch.zeros(len(self.classes) ** 2 + 2, dtype=torch.float64)
-        return torch.cat([self.total, self.total.new_tensor([float(self.samples)])])
-
-    def scores(self, counts: Tensor) -> dict[str, float]:
-        """`loss` and every score that a confusion matrix of pixels gives."""
-        matrix = counts[:-2].reshape(len(self.classes), -1).round().long().cpu().numpy()
-        samples = max(float(counts[-1]), 1.0)
-        return {"loss": float(counts[-2]) / samples, **mask_scores(matrix, self.classes)}
+def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
+    """How many pixels of each true class are predicted as each: int64 (K * K,); those of IGNORE count nowhere."""
+    mask_BHW = _mask(batch).long()
+    cell_BHW = torch.add(prediction.logits_BK.detach().argmax(1), mask_BHW, alpha=classes)
+    cell_BHW = torch.where(mask_BHW == IGNORE, classes * classes, cell_BHW)  # one cell more, for what is not counted
+    return torch.bincount(cell_BHW.flatten(), minlength=classes * classes + 1)[:-1]
 
 
 def tally(card: Card) -> Tally:
     """A fresh tally."""
-    return PixelTally(card.classes)
+    return ConfusionTally(card.classes, cells, mask_scores)
 
 
 TASK = Task(
     answer="mask",
-    targets={"mask": "mask"},
     build_net=build_net,
     make_loss=make_loss,
     distilled=distilled,

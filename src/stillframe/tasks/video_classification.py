@@ -18,15 +18,7 @@ def build_net(model: Model, card: Card) -> Net:
     """A fresh net for clips with one logit a class (ValueError: a model that takes no clips, or data without them)."""
     if card.frames == 1:
         raise ValueError("the data are images, not clips (data.clip is null): set task = classification")
-    return build.create(
-        model,
-        classes=len(card.classes),
-        channels=card.channels,
-        image_size=card.height,
-        mean=card.mean,
-        std=card.std,
-        frames=card.frames,
-    )
+    return build.for_card(model, card, frames=card.frames)
 
 
 TASK = replace(classification.TASK, build_net=build_net)
