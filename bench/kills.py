@@ -24,11 +24,11 @@ import yaml
 from bench.measuring import ROOT
 from safetensors.torch import load_file
 
-from stillframe.composing import compose
 from stillframe.config import read_params
-from stillframe.fit import loop, tracking  # noqa: F401  imported before the forks
-from stillframe.fit.launch import die_with_parent
+from stillframe.config.hydra_compose import compose
 from stillframe.stages import train
+from stillframe.tracking import record  # noqa: F401  imported before the forks
+from stillframe.training.launch import die_with_parent
 
 SECTIONS = ("task", "seed", "augment", "model", "optim", "trainer", "tracking")
 LONGEST_S = 0.5  # a kill comes so long after the first new state, at most

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stillframe import config
-from stillframe.composing import compose
+from stillframe.config.hydra_compose import compose
 
 CLASSES = ("ash", "birch", "cedar", "elm")
 
@@ -45,8 +45,8 @@ def class_folders(folder: Path, count: int, side: int, channels: int) -> Path:
 
 def prepared(folder: Path, *, train: int, val: int, side: int, channels: int, classes: int) -> Path:
     """data/prepared as the stage leaves it (raw uint8), made without files; a block of images is repeated."""
-    from stillframe.data.store import SplitWriter
-    from stillframe.sample import SPLITS, Card
+    from stillframe.store.split import SplitWriter
+    from stillframe.types import SPLITS, DatasetCard
 
     images = [photograph(number, side, channels).tobytes() for number in range(256)]
     counts = {}
@@ -57,7 +57,7 @@ def prepared(folder: Path, *, train: int, val: int, side: int, channels: int, cl
                 writer.write([_row(split, number, number % classes, side, images[number % 256]) for number in block])
         counts[split] = {str(label): len(range(label, size, classes)) for label in range(classes)}
     names = [str(label) for label in range(classes)]
-    card = Card("made", names, counts, channels, side, side, [0.5] * channels, [0.2] * channels, [], "0" * 64)
+    card = DatasetCard("made", names, counts, channels, side, side, [0.5] * channels, [0.2] * channels, [], "0" * 64)
     card.write(folder / "card.json")
     return folder
 
@@ -76,11 +76,13 @@ def sections(*overrides: str) -> dict[str, Any]:
 
 def plan(folder: Path, threads: int, *overrides: str) -> Any:
     """A training on `folder`/data/prepared, on the CPU, with threads said, as the stage `train` would plan it."""
-    from stillframe.fit.loop import Plan
+    from stillframe.training.loop import TrainingSpec
 
     made = sections(*overrides)
     trainer = replace(made["trainer"], threads=threads, accelerator="cpu", early_stopping=None)
     data = folder / "data/prepared"
     given = {name: made[name] for name in ("task", "seed", "augment", "model", "optim", "tracking")}
     places = {"train": data / "train", "val": data / "val", "card": data / "card.json"}
-    return Plan(**given, trainer=trainer, **places, augmented=folder / "data/augmented", trained=folder / "artifacts")
+    return TrainingSpec(
+        **given, trainer=trainer, **places, augmented=folder / "data/augmented", trained=folder / "artifacts"
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from bench.made import class_folders, sections
 from bench.measuring import ROOT, Result, Setting, call, interleaved, quiet_environment, ratio, spread
 
-from stillframe.config import Data
+from stillframe.config import DataConfig
 
 BATCH = 64
 
@@ -32,7 +32,7 @@ def template_way(folder: Path, online: list[dict[str, Any]], card: Any) -> Calla
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
-    from stillframe.data.augmenting.policy import build
+    from stillframe.augmentation.policy import build
 
     after = [A.Normalize(mean=(0.5,) * 3, std=(0.25,) * 3), ToTensorV2()]
     policy = A.Compose([A.Resize(card.height, card.width), *build(online, "augment.online"), *after])
@@ -47,16 +47,16 @@ def template_way(folder: Path, online: list[dict[str, Any]], card: Any) -> Calla
 
 def our_way(prepared: Path, augment: Any, card: Any) -> Callable[[], int]:
     """The loader of the stage `train`, the online policy where it is applied, and the net's own normalisation."""
-    from stillframe.data.augmenting.online import make_online
-    from stillframe.data.loader import Batches, Rows, make_loader
-    from stillframe.nets.build import create
+    from stillframe.augmentation.online import make_online
+    from stillframe.models.build import create
+    from stillframe.store.loader import EpochBatchSampler, SplitDataset, make_loader
 
     size = {"image_size": card.height, "channels": card.channels}
     online = make_online(augment, **size, device_type="cpu", seed=0)
-    rows = Rows([prepared / "train"], online)
+    rows = SplitDataset([prepared / "train"], online)
     model = replace(sections("experiment=digits_smoke")["model"], name="plain_cnn")
     net = create(model, classes=len(card.classes), **size, mean=card.mean, std=card.std)
-    loader = make_loader(rows, Batches(len(rows), BATCH, seed=0), 0)
+    loader = make_loader(rows, EpochBatchSampler(len(rows), BATCH, seed=0), 0)
 
     def epoch() -> int:
         count = 0
@@ -70,16 +70,16 @@ def our_way(prepared: Path, augment: Any, card: Any) -> Callable[[], int]:
     return epoch
 
 
-def _one_size(setting: Setting, name: str, folder: Path, data: Data, augment: Any, target: float) -> Result:
-    from stillframe.data.prepare import prepare
-    from stillframe.sample import Card
+def _one_size(setting: Setting, name: str, folder: Path, data: DataConfig, augment: Any, target: float) -> Result:
+    from stillframe.ingest.prepare import prepare
+    from stillframe.types import DatasetCard
 
     out = setting.work / f"prepared-{name}"
     started = time.perf_counter()
     if not out.exists():
         prepare(folder, data, seed=0, out=out, work=setting.work / "spool")
     once = time.perf_counter() - started
-    card = Card.read(out / "card.json")
+    card = DatasetCard.read(out / "card.json")
     theirs, ours = template_way(folder, augment.online, card), our_way(out, augment, card)
     theirs(), ours()
 
@@ -110,7 +110,7 @@ def data_path(setting: Setting) -> list[Result]:
     import cv2
     import torch
 
-    from stillframe.fit.launch import keep_memory
+    from stillframe.training.launch import keep_memory
 
     keep_memory()  # as the train stage does; the template's buffers are kept by it, too
     torch.set_num_threads(1)
@@ -136,7 +136,7 @@ from pathlib import Path
 import psutil
 from bench.made import sections
 from dataclasses import replace
-from stillframe.data.prepare import prepare
+from stillframe.ingest.prepare import prepare
 
 def owned(pid):
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]

@@ -14,8 +14,8 @@ CLASSES = ["ground", "first", "second"]
 
 def masked(folder: Path, *, train: int, val: int, side: int, channels: int) -> Path:
     """data/prepared with masks, as the stage leaves it (raw uint8), made without files; 64 images are repeated."""
-    from stillframe.data.store import SplitWriter
-    from stillframe.sample import SPLITS, Card
+    from stillframe.store.split import SplitWriter
+    from stillframe.types import SPLITS, DatasetCard
 
     pairs = []
     for number in range(64):
@@ -32,7 +32,7 @@ def masked(folder: Path, *, train: int, val: int, side: int, channels: int) -> P
                 writer.write([{**row, **source, **pairs[number % 64]}])
     pixels = {split: dict.fromkeys(CLASSES, side * side) for split in SPLITS}
     statistics = ([0.5] * channels, [0.2] * channels)
-    Card("made", CLASSES, pixels, channels, side, side, *statistics, [], "0" * 64, pixels=pixels).write(
+    DatasetCard("made", CLASSES, pixels, channels, side, side, *statistics, [], "0" * 64, pixels=pixels).write(
         folder / "card.json"
     )
     return folder

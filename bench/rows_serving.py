@@ -111,7 +111,7 @@ def batching(setting: Setting) -> list[Result]:
 
 def against_mlflow(setting: Setting) -> list[Result]:
     """Row 15: the same file behind `stillframe serve` and behind `mlflow models serve`."""
-    from stillframe.serve.flavour import write
+    from stillframe.serving.mlflow_flavor import write
 
     name, contents, out = "tf_efficientnet_lite0", _contents(), []
     file = made_file(setting.work, name, NETS[name])

@@ -13,29 +13,29 @@ import torch
 from bench.made import class_folders, photograph
 from bench.measuring import Result, Setting, interleaved, ratio, spread
 
-from stillframe.nets.build import Net, NetSpec, rebuild
-from stillframe.ship.compress import quantised
-from stillframe.ship.facts import Facts
-from stillframe.ship.graph import Answer, net_graph, save, whole
-from stillframe.ship.model import Exported
+from stillframe.export.onnx_graph import DecisionHead, net_graph, save, whole
+from stillframe.export.quantize import quantised
+from stillframe.inference.model_metadata import ModelMetadata
+from stillframe.inference.onnx_model import OnnxModel
+from stillframe.models.build import Network, NetworkSpec, rebuild
 
 SIDE, CLASSES, SEEN = 128, 4, 64  # px; classes; images on which decisions are compared and int8 is calibrated
 NETS = ("tf_efficientnet_lite0", "resnet18")
 TARGETS = {("fp32", 1): 2.0}  # DESIGN names this one; the others are shown
 
 
-def _facts(name: str, resize: str = "squash") -> Facts:
+def _facts(name: str, resize: str = "squash") -> ModelMetadata:
     limits = {"size": SIDE, "channels": 3, "resize": resize, "min_px": 8, "max_megapixels": 100.0}
     choices = {"tta": "none", "temperature": 1.0, "threshold": None, "variant": "fp32"}
     origin = {"data": "made", "data_hash": "0" * 64, "run_id": None, "git_commit": None}
     names = [str(label) for label in range(CLASSES)]
-    return Facts(task="classification", classes=names, net=name, **limits, **choices, **origin)
+    return ModelMetadata(task="classification", classes=names, net=name, **limits, **choices, **origin)
 
 
-def _files(name: str, folder: Path) -> tuple[Net, dict[str, Path]]:
+def _files(name: str, folder: Path) -> tuple[Network, dict[str, Path]]:
     """A net (weights as initialised: speed does not depend on them) and its two files."""
     torch.manual_seed(0)
-    net = rebuild(NetSpec(name, CLASSES, 3, SIDE, [0.5] * 3, [0.25] * 3, 0.0, 0.0)).eval()
+    net = rebuild(NetworkSpec(name, CLASSES, 3, SIDE, [0.5] * 3, [0.25] * 3, 0.0, 0.0)).eval()
     with torch.no_grad():  # batch statistics of real pictures, so that activations have a real range
         net.train()(_pictures(SEEN))
         net.eval()
@@ -71,12 +71,12 @@ def runtime(setting: Setting) -> list[Result]:
     for name in NETS:
         net, paths = _files(name, setting.work)
         net.backbone.to(memory_format=torch.channels_last)
-        eager, pictures = Answer(net, _facts(name)).eval(), _pictures(SEEN)
+        eager, pictures = DecisionHead(net, _facts(name)).eval(), _pictures(SEEN)
         arrays = np.ascontiguousarray(pictures.permute(0, 2, 3, 1).numpy())
         with torch.inference_mode():
             right = eager(pictures)[1].numpy()
             for variant, path in paths.items():
-                file = Exported(path, threads=setting.threads)
+                file = OnnxModel(path, threads=setting.threads)
                 same = int((file.batch(arrays).decision_N == right).sum())
                 for size in (1, 32):
                     out.append(_compared(setting, (name, variant, size), file, eager, arrays, pictures, same))
@@ -86,8 +86,8 @@ def runtime(setting: Setting) -> list[Result]:
 def _compared(
     setting: Setting,
     what: tuple[str, str, int],
-    file: Exported,
-    eager: Answer,
+    file: OnnxModel,
+    eager: DecisionHead,
     arrays: np.ndarray,
     pictures: torch.Tensor,
     same: int,
@@ -111,13 +111,13 @@ def _compared(
 
 def predict_rate(setting: Setting) -> list[Result]:
     """Row 13: files to a table, against the same file asked about arrays that are decoded already."""
-    from stillframe.data.reading import read_image
-    from stillframe.ship.predicting import predict
+    from stillframe.inference.predict import predict
+    from stillframe.ingest.read_image import read_image
 
     count = setting.pick(960, 96)
     folder = class_folders(setting.work / "photos", count, 300, 3)
     _, paths = _files(NETS[0], setting.work)
-    file = Exported(paths["fp32"], threads=setting.threads)
+    file = OnnxModel(paths["fp32"], threads=setting.threads)
     read = [read_image(path, min_px=8, max_megapixels=100.0).image for path in sorted(folder.rglob("*.jpg"))]
     batches = [np.stack(read[first : first + 32]) for first in range(0, count, 32)]
 

@@ -69,7 +69,7 @@ def _sized_for_two_ms(setting: Setting, options: dict[str, Any]) -> int:
     """The batch size whose plain step takes nearest to 2 ms here."""
     from bench.turns import plain_epoch
 
-    from stillframe.fit.loop import Training
+    from stillframe.training.loop import Training
 
     took = {}
     for size in (4, 8, 16, 32, 64, 128):

@@ -17,7 +17,7 @@ CLASSES = ["left", "right"]
 
 def films(folder: Path, count: int) -> list[Path]:
     """Files of four seconds in which a photograph moves past."""
-    from stillframe.data.made import motion
+    from stillframe.ingest.synthetic import motion
 
     folder.mkdir(exist_ok=True)
     made = []
@@ -35,15 +35,15 @@ def decoding(setting: Setting) -> list[Result]:
     import cv2
     from av.video.reformatter import VideoReformatter
 
-    from stillframe.config import Clip
-    from stillframe.data import survey
-    from stillframe.data.clips import rows as clip_rows
-    from stillframe.data.sources import Row
+    from stillframe.config import ClipConfig
+    from stillframe.ingest import chunks
+    from stillframe.ingest.sources import SourceRow
+    from stillframe.ingest.video import clip_rows
 
     cv2.setNumThreads(1)
     paths = films(setting.work / "films", setting.pick(40, 8))
-    clip = Clip(frames=TAKEN, stored=None, fps=None, sampling="uniform", views=1, reversible=False)
-    rule = survey.Rule.of(replace(sections("data=folder")["data"], clip=clip, image_size=112))
+    clip = ClipConfig(frames=TAKEN, stored=None, fps=None, sampling="uniform", views=1, reversible=False)
+    rule = chunks.IngestConfig.of(replace(sections("data=folder")["data"], clip=clip, image_size=112))
     colours = VideoReformatter()
 
     def bare() -> float:
@@ -60,7 +60,7 @@ def decoding(setting: Setting) -> list[Result]:
         started = time.process_time()
         for path in paths:
             record = {}
-            clip_rows.examine_clip(Row(path.name, "a"), path, clip, rule, record)
+            clip_rows.examine_clip(SourceRow(path.name, "a"), path, clip, rule, record)
         return (time.process_time() - started) / len(paths)
 
     ours(), bare()
@@ -77,9 +77,9 @@ def decoding(setting: Setting) -> list[Result]:
 
 def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Path:
     """data/prepared with clips, as the stage leaves it (raw uint8), made without files; 16 clips are repeated."""
-    from stillframe.data.clips.sampling import facts
-    from stillframe.data.store import SplitWriter
-    from stillframe.sample import SPLITS, Card
+    from stillframe.store.frame_sampling import facts
+    from stillframe.store.split import SplitWriter
+    from stillframe.types import SPLITS, DatasetCard
 
     data = sections("experiment=video_motion")["data"]
     frames = data.clip.frames
@@ -95,7 +95,7 @@ def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Pa
                 writer.write([{**row, **source, "image": made[number % 16]}])
     counts = {split: dict.fromkeys(CLASSES, size // 2) for split, size in zip(SPLITS, (train, val, val), strict=True)}
     statistics = ([0.5] * channels, [0.2] * channels)
-    card = Card("made", CLASSES, counts, channels, side, side, *statistics, [], "0" * 64)
+    card = DatasetCard("made", CLASSES, counts, channels, side, side, *statistics, [], "0" * 64)
     replace(card, frames=frames, clip=facts(data.clip)).write(folder / "card.json")
     return folder
 

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from stillframe.composing import compose
+from stillframe.config.hydra_compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".work" / "scores"

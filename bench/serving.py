@@ -180,16 +180,18 @@ def made_file(folder: Path, name: str, side: int) -> Path:
     """A gray net of two classes with random weights as a file of the export stage: speed does not depend on them."""
     import torch
 
-    from stillframe.nets.build import NetSpec, rebuild
-    from stillframe.ship.facts import Facts
-    from stillframe.ship.graph import net_graph, save, whole
+    from stillframe.export.onnx_graph import net_graph, save, whole
+    from stillframe.inference.model_metadata import ModelMetadata
+    from stillframe.models.build import NetworkSpec, rebuild
 
     torch.manual_seed(0)
-    net = rebuild(NetSpec(name, 2, 1, side, [0.5], [0.25], 0.0, 0.0)).eval()
+    net = rebuild(NetworkSpec(name, 2, 1, side, [0.5], [0.25], 0.0, 0.0)).eval()
     choices: dict[str, Any] = {"tta": "none", "temperature": 1.0, "threshold": 0.5, "max_megapixels": 20.0}
     image: dict[str, Any] = {"size": side, "channels": 1, "resize": "squash", "min_px": 8}
     origin: dict[str, Any] = {"data": "made", "data_hash": "0" * 64, "run_id": None, "git_commit": None}
-    facts = Facts(task="classification", classes=["a", "b"], net=name, variant="fp32", **choices, **image, **origin)
+    facts = ModelMetadata(
+        task="classification", classes=["a", "b"], net=name, variant="fp32", **choices, **image, **origin
+    )
     save(whole(net_graph(net, facts), facts), folder / f"{name}.onnx")
     return folder / f"{name}.onnx"
 

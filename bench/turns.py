@@ -16,9 +16,9 @@ import torch
 from pytorch_lightning.profilers import SimpleProfiler
 from torch.nn import functional
 
-from stillframe.fit import loop
-from stillframe.fit.optim import make_optimizer, make_schedule
-from stillframe.fit.outputs import open_record
+from stillframe.training import loop
+from stillframe.training.optim import make_optimizer, make_schedule
+from stillframe.training.outputs import open_record
 
 
 @dataclass

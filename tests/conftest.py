@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillframe.config import Data, Tracking, build
+from stillframe.config import DataConfig, TrackingConfig, build
 from tiny import DATA, picture
 
 
@@ -22,12 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def data() -> Callable[..., Data]:
+def data() -> Callable[..., DataConfig]:
     """Section `data` for tiny images; columns and the rest by keyword."""
 
-    def make(columns: dict[str, Any] | None = None, **values: Any) -> Data:
+    def make(columns: dict[str, Any] | None = None, **values: Any) -> DataConfig:
         section = {**DATA, **values, "columns": {**DATA["columns"], **(columns or {})}}
-        made: Data = build("data", section)
+        made: DataConfig = build("data", section)
         return made
 
     return make
@@ -68,13 +68,13 @@ def idx_folder(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-TRACKING = Tracking("stillframe", None, 10.0, 5.0)
+TRACKING = TrackingConfig("stillframe", None, 10.0, 5.0)
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of a sqlite store of MLflow. Making one takes seconds, so that all tests of a session share it."""
-    from stillframe.fit.sending import connect, experiment_id
+    from stillframe.tracking.writer import connect, experiment_id
 
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -85,7 +85,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def client(store: str) -> Any:
     """Of the store."""
-    from stillframe.fit.sending import connect
+    from stillframe.tracking.writer import connect
 
     return connect(TRACKING, store)
 

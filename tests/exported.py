@@ -8,25 +8,25 @@ from typing import Any
 
 import torch
 
-from stillframe.nets import weights
-from stillframe.nets.build import Net, NetSpec, rebuild
+from stillframe.export.onnx_graph import net_graph, save, whole
+from stillframe.inference.model_metadata import ModelMetadata
+from stillframe.models import weights
+from stillframe.models.build import Network, NetworkSpec, rebuild
 from stillframe.paths import write_json
-from stillframe.ship.facts import Facts
-from stillframe.ship.graph import net_graph, save, whole
 
 SIDE = 16
 CHOICES: dict[str, Any] = {"tta": "d4", "temperature": 1.3, "threshold": 0.4}
 IMAGE: dict[str, Any] = {"size": SIDE, "channels": 3, "resize": "pad", "min_px": 4, "max_megapixels": 1.0}
 ORIGIN: dict[str, Any] = {"data": "tiny", "data_hash": "h1", "run_id": "r1", "git_commit": "c1"}
-FACTS = Facts(
+FACTS = ModelMetadata(
     task="classification", classes=["cat", "dog ü"], net="plain_cnn", variant="fp32", **IMAGE, **CHOICES, **ORIGIN
 )
 
 
-def make_net(seed: int = 0) -> Net:
+def make_net(seed: int = 0) -> Network:
     """Two classes, 16 px, RGB."""
     torch.manual_seed(seed)
-    return rebuild(NetSpec("plain_cnn", 2, 3, SIDE, [0.5] * 3, [0.05] * 3, 0.0, 0.0)).eval()
+    return rebuild(NetworkSpec("plain_cnn", 2, 3, SIDE, [0.5] * 3, [0.05] * 3, 0.0, 0.0)).eval()
 
 
 def write_file(path: Path, seed: int = 0, **facts: Any) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stillframe.data.store import SplitWriter
-from stillframe.sample import Card
+from stillframe.store.split import SplitWriter
+from stillframe.types import DatasetCard
 from tiny import picture
 
 CLASSES = ["ground", "square", "disc"]
@@ -60,7 +60,7 @@ def masked_folder(folder: Path, count: int = 12, **size: int) -> Path:
     return folder
 
 
-def write_scenes(folder: Path, sizes: dict[str, int], size: int = 32) -> Card:
+def write_scenes(folder: Path, sizes: dict[str, int], size: int = 32) -> DatasetCard:
     """A prepared data set of scenes: a split each and card.json."""
     counts: dict[str, dict[str, int]] = {}
     pixels: dict[str, dict[str, int]] = {}
@@ -76,7 +76,7 @@ def write_scenes(folder: Path, sizes: dict[str, int], size: int = 32) -> Card:
                 writer.write([_row(number, image, mask)])
         counts[split] = {name: sum(bool((mask == at).any()) for mask in masks) for at, name in enumerate(CLASSES)}
         pixels[split] = {name: sum(int((mask == at).sum()) for mask in masks) for at, name in enumerate(CLASSES)}
-    card = Card("scenes", CLASSES, counts, 3, size, size, [0.2] * 3, [0.25] * 3, [], "0" * 64, pixels=pixels)
+    card = DatasetCard("scenes", CLASSES, counts, 3, size, size, [0.2] * 3, [0.25] * 3, [], "0" * 64, pixels=pixels)
     card.write(folder / "card.json")
     return card
 

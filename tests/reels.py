@@ -10,11 +10,11 @@ import av
 import numpy as np
 import onnx.parser
 
-from stillframe.ship.facts import Facts
-from stillframe.ship.graph import save, whole
-from stillframe.ship.model import Answers, shown, together, unfold
+from stillframe.export.onnx_graph import save, whole
+from stillframe.inference.model_metadata import ModelMetadata
+from stillframe.inference.onnx_model import ModelOutputs, shown, together, unfold
 
-FACTS = Facts(
+FACTS = ModelMetadata(
     task="classification",
     classes=["dark", "bright"],
     size=16,
@@ -71,7 +71,7 @@ brightness (float[batch, {frames}, 3, {size}, {size}] pixels)
 """
 
 
-def write_file(path: Path, facts: Facts = FACTS) -> Path:
+def write_file(path: Path, facts: ModelMetadata = FACTS) -> Path:
     """An exported file that answers as `Brightness`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     net = onnx.parser.parse_model(NET.format(frames=facts.frames, size=facts.size))
@@ -82,13 +82,13 @@ def write_file(path: Path, facts: Facts = FACTS) -> Path:
 class Brightness:
     """Answers as an exported file does: P(bright) is the mean level of the clip, of 255."""
 
-    def __init__(self, facts: Facts = FACTS) -> None:
+    def __init__(self, facts: ModelMetadata = FACTS) -> None:
         self.facts = facts
         self.largest = 0  # clips of one call
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Answers:
+    def __call__(self, images: Sequence[np.ndarray]) -> ModelOutputs:
         parts, of_N = unfold(images, self.facts.frames)
         self.largest = max(self.largest, len(parts))
         bright_N = np.array([shown(part, self.facts).mean() / 255 for part in parts])
         probability_NK = np.stack([1 - bright_N, bright_N], axis=1).astype(np.float32)
-        return together(Answers(probability_NK, probability_NK.argmax(1)), of_N, self.facts.threshold)
+        return together(ModelOutputs(probability_NK, probability_NK.argmax(1)), of_N, self.facts.threshold)

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stillframe.config import Evaluate, Validate
-from stillframe.data.loader import Rows
-from stillframe.data.masks.tiles import cut, grid
-from stillframe.data.store import Split, SplitWriter
+from stillframe.config import EvaluateConfig, ValidateConfig
+from stillframe.ingest.masks.tiles import cut, grid
 from stillframe.review import base
-from stillframe.sample import IGNORE, Card, Prediction
+from stillframe.store.loader import SplitDataset
+from stillframe.store.split import Split, SplitWriter
+from stillframe.types import IGNORE, DatasetCard, Prediction
 from tiny import picture
 
 CLASSES = ["ground", "tree", "road"]
 SIZE = 24  # px
-VALIDATE = Validate(batch_size=3, tta="none", calibrate=True, threshold="auto", bins=10, require={})
+VALIDATE = ValidateConfig(batch_size=3, tta="none", calibrate=True, threshold="auto", bins=10, require={})
 CHOICES = {"temperature": 1.5, "threshold": None, "tta": "none", "bins": 10}
 
 
@@ -60,9 +60,9 @@ def write_split(folder: Path, count: int = 7, *, tiled: bool = False, overlap: f
     return folder
 
 
-def card() -> Card:
+def card() -> DatasetCard:
     counts = {split: {"ground": 0, "tree": 4, "road": 3} for split in ("train", "val", "test")}
-    return Card("made", CLASSES, counts, 3, SIZE, SIZE, [0.5] * 3, [0.2] * 3, [], "0" * 64)
+    return DatasetCard("made", CLASSES, counts, 3, SIZE, SIZE, [0.5] * 3, [0.2] * 3, [], "0" * 64)
 
 
 def logits(image_BCHW: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ class Made:
         self.split, self.world, self.answer = split, world, answer
 
     def __call__(self, keep=None):
-        rows = Rows([self.split])
+        rows = SplitDataset([self.split])
         parts = []
         for rank in range(self.world):
             kept = keep.begin(rows.splits[0])
@@ -95,5 +95,5 @@ class Made:
 
 
 def known_of(out, gallery=3, bootstrap=20):
-    section = Evaluate(batch_size=3, bootstrap=bootstrap, slices=["size"], gallery=gallery, explain=0)
-    return base.Tested(card(), CHOICES, 0, section, out)
+    section = EvaluateConfig(batch_size=3, bootstrap=bootstrap, slices=["size"], gallery=gallery, explain=0)
+    return base.EvaluationContext(card(), CHOICES, 0, section, out)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from clips import film, numbered
 from masked import masked_folder
-from stillframe import cli, own
+from stillframe import cli, onboarding
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    own.select(tmp_path / "conf/config.yaml", "elpv")
+    onboarding.select(tmp_path / "conf/config.yaml", "elpv")
     return tmp_path
 
 
@@ -172,7 +172,7 @@ def test_a_name_that_yaml_would_read_as_something_else(project: Path, images: Pa
     ],
 )
 def test_the_image_size_fits_the_images(sizes: dict[str, int], side: int) -> None:
-    assert own.image_size_for(sizes) == side
+    assert onboarding.image_size_for(sizes) == side
 
 
 def test_compose_with_overrides_warns(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,12 +228,12 @@ def test_ui_becomes_one_quiet_worker(
 def test_the_address_of_the_experiment_in_the_ui(project: Path) -> None:
     """MLflow's page starts in another mode than model training unless the address names it."""
     from stillframe.config import read_params
-    from stillframe.fit.tracking import Record, page_of
+    from stillframe.tracking.record import RunRecord, page_of
 
     run("compose")
     (tracking,) = read_params("tracking")
     uri = f"sqlite:///{Path('mlflow.db').resolve()}"
-    record = Record("1", tracking, uri=uri)
+    record = RunRecord("1", tracking, uri=uri)
     record.tags({"a": "b"})
     assert record.close()
     assert re.fullmatch(

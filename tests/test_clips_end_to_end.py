@@ -13,7 +13,7 @@ import pytest
 
 from clips import film
 from door import STAGES, checkout, commit, ran, shell
-from stillframe.sweep import store
+from stillframe.sweeps import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SETTINGS = """

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from stillframe import composing, config
+from stillframe import config
+from stillframe.config import hydra_compose
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -17,7 +18,7 @@ CONF = ROOT / "conf"
 
 @pytest.fixture(scope="module")
 def composed() -> dict[str, Any]:
-    return composing.compose([], ROOT / "conf")
+    return hydra_compose.compose([], ROOT / "conf")
 
 
 def changed(values: dict[str, Any], section: str, **new: Any) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def test_read_params(composed: dict[str, Any], tmp_path: Path) -> None:
     path.write_text("- 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="holds no sections"):
         config.read_params("seed", path=path)
-    path.write_text(composing.as_yaml(composed), encoding="utf-8")
+    path.write_text(hydra_compose.as_yaml(composed), encoding="utf-8")
     seed, optim = config.read_params("seed", "optim", path=path)
     assert (seed, optim.name) == (composed["seed"], composed["optim"]["name"])
 
@@ -121,10 +122,10 @@ def test_turning_what_has_an_up_is_warned_of(
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
 def test_our_own_experiments_mean_what_they_do(name: str) -> None:
-    assert config.cautions(composing.compose([f"experiment={name}"], CONF)) == []
+    assert config.cautions(hydra_compose.compose([f"experiment={name}"], CONF)) == []
 
 
 def test_a_folder_of_ones_own_does_not_take_the_turns_of_the_demo_in_silence() -> None:
     own = ["data=folder", "data.path=/photos"]
-    assert len(config.cautions(composing.compose([*own, "augment=symmetric"], CONF))) == 1
-    assert config.cautions(composing.compose([*own, "augment=upright"], CONF)) == []
+    assert len(config.cautions(hydra_compose.compose([*own, "augment=symmetric"], CONF))) == 1
+    assert config.cautions(hydra_compose.compose([*own, "augment=upright"], CONF)) == []

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from stillframe import composing, config
+from stillframe import config
+from stillframe.config import hydra_compose
 
 ROOT = Path(__file__).parents[1]
 TEXT, FETCH = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").split("### `data.fetch`")
@@ -47,7 +48,7 @@ def test_the_choices_of_a_key_are_those_of_the_page(key: str) -> None:
 
 
 def test_the_values_are_those_of_conf() -> None:
-    values = composing.compose(["data=folder"], ROOT / "conf")
+    values = hydra_compose.compose(["data=folder"], ROOT / "conf")
     shown = {key: yaml.safe_load(conf) for key, (_, conf) in PAGE.items() if conf != "see the file"}
     found = {key: value_at(values, key) for key in shown}
     assert found == shown
@@ -62,6 +63,6 @@ def value_at(values: dict[str, Any], key: str) -> Any:
 
 def test_the_kinds_of_a_fetch_are_named() -> None:
     head, *rows = re.findall(r"^\|(.+)\|$", FETCH, re.MULTILINE)
-    assert re.findall(r"`(\w+)`", head) == [field.name for field in fields(config.Fetch)]
+    assert re.findall(r"`(\w+)`", head) == [field.name for field in fields(config.FetchConfig)]
     kinds = [match[1] for row in rows if (match := re.match(r" `(\w+)`", row))]
-    assert sorted(kinds) == sorted(typing.get_args(typing.get_type_hints(config.Fetch)["kind"]))
+    assert sorted(kinds) == sorted(typing.get_args(typing.get_type_hints(config.FetchConfig)["kind"]))

@@ -11,7 +11,7 @@ import pytest
 
 from door import STAGES, checkout, commit, ran, shell
 from masked import masked_folder
-from stillframe.sweep import store
+from stillframe.sweeps import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SETTINGS = """

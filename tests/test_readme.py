@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stillframe.cli import parser
-from stillframe.composing import compose
+from stillframe.config.hydra_compose import compose
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

@@ -16,7 +16,8 @@ import pytest
 import torch
 import yaml
 
-from stillframe import composing, config
+from stillframe import config
+from stillframe.config import hydra_compose
 from stillframe.paths import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def planted(path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["best.pth", "best.ckpt", "best.safetensors"])
 def test_pretrained_weights(tmp_path: Path, name: str) -> None:
-    from stillframe.nets import weights
+    from stillframe.models import weights
 
     with pytest.raises(ValueError, match=re.escape(name)):
         weights.load_pretrained(torch.nn.Linear(2, 2), planted(tmp_path / name))
@@ -72,10 +73,10 @@ def test_pretrained_weights(tmp_path: Path, name: str) -> None:
 
 def test_the_trained_model(tmp_path: Path) -> None:
     """What validate, evaluate and export load."""
-    from stillframe.fit.infer import load_net
-    from stillframe.nets.build import NetSpec
+    from stillframe.models.build import NetworkSpec
+    from stillframe.models.trained import load_net
 
-    spec = {name: 8 for name in NetSpec.__dataclass_fields__}
+    spec = {name: 8 for name in NetworkSpec.__dataclass_fields__}
     spec |= {"name": "plain_cnn", "classes": 2, "channels": 1, "mean": [0.5], "std": [0.5]}
     spec |= {"drop_rate": 0.0, "drop_path_rate": 0.0, "encoder": None, "frames": 1, "temporal": None}
     write_json(tmp_path / "train/model.json", {"task": "classification", **spec})
@@ -85,11 +86,11 @@ def test_the_trained_model(tmp_path: Path) -> None:
 
 
 def test_the_answers_of_a_champion(tmp_path: Path) -> None:
-    from stillframe.gate import evidence
-    from stillframe.sample import Card
+    from stillframe.registry.gate import evidence
+    from stillframe.types import DatasetCard
 
     counts = {split: {"a": 1, "b": 1} for split in ("train", "val", "test")}
-    Card("made", ["a", "b"], counts, 1, 8, 8, [0.5], [0.2], [], "0" * 64).write(tmp_path / "card.json")
+    DatasetCard("made", ["a", "b"], counts, 1, 8, 8, [0.5], [0.2], [], "0" * 64).write(tmp_path / "card.json")
     write_json(tmp_path / "metrics.json", {"accuracy": 1.0})
     planted(tmp_path / "predictions.parquet")
     with pytest.raises(ValueError, match=r"predictions\.parquet is not a table of predictions"):
@@ -114,7 +115,7 @@ def test_a_python_tag_in_params(tmp_path: Path, place: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{path} is not plain YAML")):
         config.read_params("seed", path=path)
     with pytest.raises(ValueError, match=re.escape(f"{path} is not plain YAML")):
-        composing.read(path)
+        hydra_compose.read(path)
 
 
 @pytest.mark.parametrize("place", ["model", "optim", "optim.schedule", "trainer", "tracking"])
@@ -133,7 +134,7 @@ def test_a_target_in_params(tmp_path: Path, place: str) -> None:
 
 def test_a_name_that_is_a_path_to_code(tmp_path: Path) -> None:
     """Names of transforms, nets and optimizers are looked up in their libraries, not imported."""
-    from stillframe.data.augmenting.policy import check_policy
+    from stillframe.augmentation.policy import check_policy
 
     with pytest.raises(ValueError, match=r"augment\.online.*os\.mkdir"):
         check_policy([{"os.mkdir": {"path": MARK}}], "augment.online")
@@ -145,21 +146,21 @@ def test_conf_composes_no_code(tmp_path: Path) -> None:
     text = target.read_text(encoding="utf-8")
     target.write_text(f"{text}\n_target_: os.mkdir\n_args_: [{MARK}]\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"conf/ \(composed\): unknown key model\._(target|args)_"):
-        composing.compose(["model=plain_cnn"], conf)
+        hydra_compose.compose(["model=plain_cnn"], conf)
     target.write_text(f"{text}\nextra: {TAG}\n", encoding="utf-8")
     with pytest.raises(ValueError, match="conf/ does not compose"):
-        composing.compose(["model=plain_cnn"], conf)
+        hydra_compose.compose(["model=plain_cnn"], conf)
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "dvc.lock"])
 def test_a_record_in_mlflow(tmp_path: Path, name: str) -> None:
     """`stillframe verify` reads these from a store; it runs the commit's code, and none that they ask for."""
-    from stillframe.verify.record import CannotRebuild, Recorded
+    from stillframe.registry.verify.record import CannotRebuild, RecordedRun
 
     path = tmp_path / "lineage" / name
     path.parent.mkdir()
     path.write_text(f"stages: {TAG}\n", encoding="utf-8")
-    recorded = Recorded("a" * 32, {}, {}, tmp_path)
+    recorded = RecordedRun("a" * 32, {}, {}, tmp_path)
     with pytest.raises(CannotRebuild, match=re.escape(f"{path} is not plain YAML")):
         recorded.params() if name == "params.yaml" else recorded.lock()
 
@@ -216,4 +217,4 @@ def test_only_the_state_of_an_unfinished_training_is_written_by_torch() -> None:
     """And it is read with weights_only. What is kept, registered and shipped is safetensors, JSON, Parquet or ONNX."""
     writers = [path for path in SOURCES if re.search(r"torch\.(jit\.)?save\(", path.read_text(encoding="utf-8"))]
     assert [path.name for path in writers] == ["resume.py"]
-    assert "weights_only=True" in (ROOT / "src/stillframe/fit/resume.py").read_text(encoding="utf-8")
+    assert "weights_only=True" in (ROOT / "src/stillframe/training/resume.py").read_text(encoding="utf-8")

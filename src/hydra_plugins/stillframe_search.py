@@ -1,7 +1,7 @@
 """The door through which Hydra finds stillframe's adaptive search: it takes sweepers from this namespace only.
 
 Hydra imports this file whenever it composes anything, so it imports nothing but Hydra. What a search does is in
-`stillframe.sweep.search`.
+`stillframe.sweeps.search`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class Search(Sweeper):
-    """Hands batches of trials to Hydra's launcher, as `stillframe.sweep.search` asks for them."""
+    """Hands batches of trials to Hydra's launcher, as `stillframe.sweeps.search` asks for them."""
 
     def __init__(self, **given: Any) -> None:
         """`given`: conf/hydra/sweeper/optuna.yaml with its overrides; read from the configuration in `sweep`."""
@@ -34,15 +34,15 @@ class Search(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search until the budget is spent."""
-        from stillframe.sweep import search
-        from stillframe.sweep.store import Sweep
+        from stillframe.sweeps import search
+        from stillframe.sweeps.store import Sweep
 
         assert self.config is not None and self.hydra_context is not None, "Hydra calls setup first"
         sweep = Sweep.read(Path(self.config.hydra.sweep.dir))
         given: Any = OmegaConf.to_container(self.config.hydra.sweeper)
         plan = search.plan(given, arguments, sweep.objectives)
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, plan.space.fixed)
-        return search.Searching(plan, sweep, int(composed.trainer.max_epochs)).run(self.launch)
+        return search.SearchState(plan, sweep, int(composed.trainer.max_epochs)).run(self.launch)
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         """Run trials at once, numbered from `first`."""

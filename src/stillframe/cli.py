@@ -13,12 +13,12 @@ from stillframe.paths import PARAMS
 
 def check(args: argparse.Namespace) -> int:
     """Audit a folder; 1 when preprocessing would refuse it."""
-    from stillframe import own
-    from stillframe.data.check import check_folder
+    from stillframe import onboarding
+    from stillframe.ingest.check import check_folder
 
-    data = own.section_for(args.folder, args.table, pairs(args.columns))
+    data = onboarding.section_for(args.folder, args.table, pairs(args.columns))
     found = check_folder(args.folder, data)
-    own.show(found)
+    onboarding.show(found)
     if found.error:
         print(f"check: {args.folder} would be refused: {found.error}", file=sys.stderr)
         return 1
@@ -28,13 +28,13 @@ def check(args: argparse.Namespace) -> int:
 
 def use(args: argparse.Namespace) -> int:
     """Point the project at a folder."""
-    from stillframe import own
-    from stillframe.data.check import check_folder
+    from stillframe import onboarding
+    from stillframe.ingest.check import check_folder
 
-    data = own.section_for(args.folder, args.table, pairs(args.columns))
+    data = onboarding.section_for(args.folder, args.table, pairs(args.columns))
     found = check_folder(args.folder, data)
-    own.show(found)
-    path = own.use(args.folder, data, found)
+    onboarding.show(found)
+    path = onboarding.use(args.folder, data, found)
     print(f"wrote {path} (image size, columns, refusals: edit there) and selected it in conf/config.yaml")
     print("next:  dvc repro        the whole way, from these images to the report")
     print("back to the demo:  git checkout conf/config.yaml && stillframe compose")
@@ -43,7 +43,8 @@ def use(args: argparse.Namespace) -> int:
 
 def compose(args: argparse.Namespace) -> int:
     """Write params.yaml from conf/, or check that it is up to date."""
-    from stillframe import composing, config
+    from stillframe import config
+    from stillframe.config import hydra_compose
     from stillframe.stages.compose import link_source, stale
 
     if args.check:
@@ -52,8 +53,8 @@ def compose(args: argparse.Namespace) -> int:
             print(f"  {line}")
         print(f"{PARAMS} is stale: run `stillframe compose`" if found else f"{PARAMS} is what conf/ says")
         return 1 if found else 0
-    values = composing.compose(args.overrides)
-    changed = composing.write(values)
+    values = hydra_compose.compose(args.overrides)
+    changed = hydra_compose.write(values)
     link_source(values["data"]["path"])
     print(f"{PARAMS}: {len(changed)} changed")
     for caution in config.cautions(values):
@@ -104,7 +105,7 @@ def scores(args: argparse.Namespace) -> int:
 def ui(args: argparse.Namespace) -> int:
     """Start the MLflow UI (this process becomes it)."""
     from stillframe.config import read_params
-    from stillframe.fit.tracking import page_of, tracking_uri
+    from stillframe.tracking.record import page_of, tracking_uri
 
     (tracking,) = read_params("tracking")
     uri = tracking_uri(tracking)
@@ -125,7 +126,7 @@ def ui(args: argparse.Namespace) -> int:
 def sync(args: argparse.Namespace) -> int:
     """Send what was kept while the tracking server was away."""
     from stillframe.config import read_params
-    from stillframe.fit.tracking import send_pending
+    from stillframe.tracking.record import send_pending
 
     done = send_pending(*read_params("tracking"))
     for run, (sent, left) in done.items():
@@ -137,7 +138,7 @@ def sync(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """One page about a sweep: who leads, by how much beyond chance, at what cost, and where they disagree."""
-    from stillframe.sweep.review import pictures as review
+    from stillframe.sweeps.comparison import write_page as review
 
     page, *rest = review.pictures(review.find(args.sweep))
     print(page)
@@ -147,8 +148,8 @@ def compare(args: argparse.Namespace) -> int:
 
 def promote(args: argparse.Namespace) -> int:
     """Apply a sweep's trial to this checkout and register its model in MLflow."""
-    from stillframe.sweep.promote import promote as apply_and_register
-    from stillframe.sweep.review import pictures as review
+    from stillframe.sweeps.comparison import write_page as review
+    from stillframe.sweeps.promote import promote as apply_and_register
 
     sweep = review.find(args.sweep)
     trial, model, version = apply_and_register(sweep, args.trial, args.repeat, args.name)
@@ -160,16 +161,16 @@ def promote(args: argparse.Namespace) -> int:
 
 def gate(args: argparse.Namespace) -> int:
     """Judge the run of this checkout by rules; make it the champion of MLflow's registry when all pass."""
-    from stillframe.gate import decide, rules
+    from stillframe.registry.gate import rules, run
 
-    registry = decide.open_registry(args.model)
+    registry = run.open_registry(args.model)
     if args.rollback:
-        before, now = decide.rollback(registry, args.rollback, dry_run=args.dry_run)
+        before, now = run.rollback(registry, args.rollback, dry_run=args.dry_run)
         would = "would be" if args.dry_run else "is"
         print(f"{registry.name}: version {now} {would} the champion again; version {before} was")
         return 0
-    verdict = decide.gate(registry, rules.find(args.rules), dry_run=args.dry_run)
-    decide.show(verdict)
+    verdict = run.gate(registry, rules.find(args.rules), dry_run=args.dry_run)
+    run.show(verdict)
     failed = sum(not one.passed for one in verdict.findings)
     place = f"version {verdict.version}" if verdict.version else "a dry run: nothing was registered"
     moved = (
@@ -185,22 +186,22 @@ def gate(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Rebuild a run from its record in a clean clone and compare; 0 equal, 1 it differs, 2 it cannot be rebuilt."""
-    from stillframe.verify import door
+    from stillframe.registry.verify import run
 
     try:
-        run, found = door.verify(args.run, within=args.within, keep=args.keep)
-    except door.CannotRebuild as problem:
+        original, found = run.verify(args.run, within=args.within, keep=args.keep)
+    except run.CannotRebuild as problem:
         print(f"stillframe: cannot be rebuilt: {problem}", file=sys.stderr)
         return 2
-    door.show(run, found)
+    run.show(original, found)
     return 0 if found.equal else 1
 
 
 def predict(args: argparse.Namespace) -> int:
     """Answer images, or videos: files, folders, patterns."""
-    from stillframe.ship import predicting
+    from stillframe.inference import predict
 
-    done = predicting.predict(
+    done = predict.predict(
         args.paths,
         model=args.model,
         out=args.out,
@@ -218,10 +219,10 @@ def predict(args: argparse.Namespace) -> int:
 def serve(args: argparse.Namespace) -> int:
     """Answer images over HTTP, until SIGTERM or Ctrl-C."""
     try:
-        from stillframe.serve import running
+        from stillframe.serving import run
     except ModuleNotFoundError as missing:
         raise ValueError(f"{missing.name} is not installed: pip install 'stillframe[serving]'") from None
-    return running.serve(args.model, config=args.config, host=args.host, port=args.port, threads=args.threads)
+    return run.serve(args.model, config=args.config, host=args.host, port=args.port, threads=args.threads)
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
@@ -231,7 +232,7 @@ def pairs(texts: list[str]) -> dict[str, str]:
         ValueError: not of the form role=column, or an unknown role.
     """
     from stillframe.config import nearest
-    from stillframe.own import GUESSES
+    from stillframe.onboarding import GUESSES
 
     out = {}
     for text in texts:

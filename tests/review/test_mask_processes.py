@@ -16,35 +16,35 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
 from masked import write_scenes
-from stillframe.composing import compose
-from stillframe.config import Evaluate, Trainer, build
-from stillframe.data.store import Split
-from stillframe.fit.infer import Asking
-from stillframe.nets import weights
-from stillframe.nets.build import NetSpec, rebuild
+from stillframe.config import EvaluateConfig, TrainerConfig, build
+from stillframe.config.hydra_compose import compose
+from stillframe.inference.split_predictor import SplitPredictor
+from stillframe.models import weights
+from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.review import base
 from stillframe.review.masks import REVIEW
+from stillframe.store.split import Split
 
 CHOICES = {"temperature": 1.5, "threshold": None, "tta": "mirror", "bins": 10}
-SECTION = Evaluate(batch_size=4, bootstrap=10, slices=["size"], gallery=2, explain=0)
+SECTION = EvaluateConfig(batch_size=4, bootstrap=10, slices=["size"], gallery=2, explain=0)
 
 
 @pytest.mark.slow
 def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
     card = write_scenes(tmp_path, {"test": 9})
     torch.manual_seed(0)
-    spec = NetSpec("unet", 3, 3, 32, card.mean, [0.05] * 3, 0.0, 0.0, encoder="test_resnet")
+    spec = NetworkSpec("unet", 3, 3, 32, card.mean, [0.05] * 3, 0.0, 0.0, encoder="test_resnet")
     weights.save(rebuild(spec).eval(), tmp_path / "train/model.safetensors")
     write_json(tmp_path / "train/model.json", {"task": "segmentation", **asdict(spec)})
     values = compose(["experiment=digits_smoke"])["trainer"] | {"accelerator": "cpu", "threads": 1}
-    trainer: Trainer = build("trainer", values)
+    trainer: TrainerConfig = build("trainer", values)
     found = []
     for devices in (1, 2):
         out = tmp_path / str(devices)
         out.mkdir()
-        asking = Asking(tmp_path / "train", tmp_path / "test", replace(trainer, devices=devices), "mirror", 4)
-        found.append(REVIEW.evaluate(asking, base.Tested(card, CHOICES, 0, SECTION, out)))
+        asking = SplitPredictor(tmp_path / "train", tmp_path / "test", replace(trainer, devices=devices), "mirror", 4)
+        found.append(REVIEW.evaluate(asking, base.EvaluationContext(card, CHOICES, 0, SECTION, out)))
     one, two = found
     assert one.keys() == two.keys() and all(one[name] == pytest.approx(two[name], abs=1e-6) for name in one)
     said = pd.read_parquet(tmp_path / "2/predictions.parquet")

@@ -15,11 +15,11 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
 from segmented import CLASSES, SIZE, VALIDATE, Made, card, known_of, logits, pictures, write_split
-from stillframe.data.masks.palette import colours, encode
-from stillframe.measure.scores import expected_calibration_error
-from stillframe.review.mask_answers import EachPicture, SomePixels
+from stillframe.drawing.palette import colours, encode
+from stillframe.evaluation.class_scores import expected_calibration_error
+from stillframe.review.mask_answers import ImageCollector, PixelSampler
 from stillframe.review.masks import MASKS, REVIEW
-from stillframe.sample import IGNORE
+from stillframe.types import IGNORE
 
 
 def read_masks(out):
@@ -60,7 +60,7 @@ def test_two_processes_write_what_one_writes(tmp_path):
 
 
 def test_a_net_without_a_field_answers_tiles_as_it_answers_the_whole_picture(tmp_path):
-    keep = EachPicture(tuple(CLASSES), 1.5, None, 10, True)
+    keep = ImageCollector(tuple(CLASSES), 1.5, None, 10, True)
     rows = Made(write_split(tmp_path / "test", tiled=True))(keep)
     for (image, mask), png in zip(pictures(7, True), rows["png"], strict=True):
         whole = logits(image.transpose(2, 0, 1)[None].astype(np.float32))[0].argmax(0)
@@ -75,7 +75,7 @@ def test_a_net_with_a_small_field_shows_no_seam(tmp_path):
         padded = torch.nn.functional.avg_pool2d(torch.from_numpy(logits(image)), 3, 1, 1, count_include_pad=False)
         return padded.numpy()
 
-    keep = EachPicture(tuple(CLASSES), 1.5, None, 10, True)
+    keep = ImageCollector(tuple(CLASSES), 1.5, None, 10, True)
     rows = Made(write_split(tmp_path / "test", tiled=True, overlap=0.5), answer=smooth)(keep)
     far = []
     for (image, mask), png in zip(pictures(7, True), rows["png"], strict=True):
@@ -101,8 +101,8 @@ def test_validation_tunes_on_pixels_and_counts_all_of_them(tmp_path):
     metrics, choices = REVIEW.validate(Made(split), VALIDATE, card(), tmp_path)
     assert choices["temperature"] != 1.0 and choices["threshold"] is None
     assert metrics["ece"] < metrics["ece_uncalibrated"]
-    sample = Made(split, 2)(SomePixels())
-    pd.testing.assert_frame_equal(sample, Made(split, 1)(SomePixels()))
+    sample = Made(split, 2)(PixelSampler())
+    pd.testing.assert_frame_equal(sample, Made(split, 1)(PixelSampler()))
     assert len(sample) == sum(int((mask != IGNORE).sum()) for _, mask in pictures(7, False))
 
 

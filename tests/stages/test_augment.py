@@ -11,11 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from stillframe.config import Augment
-from stillframe.data.augmenting.online import make_online
-from stillframe.data.store import FILE, Split, SplitWriter
-from stillframe.sample import Card
+from stillframe.augmentation.online import make_online
+from stillframe.config import AugmentConfig
 from stillframe.stages import augment as stage
+from stillframe.store.split import FILE, Split, SplitWriter
+from stillframe.types import DatasetCard
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def policy(name, **changes):
     for part in ("none", name):
         values |= yaml.safe_load((CONF / f"{part}.yaml").read_text())
     values.pop("defaults", None)
-    return Augment(**(values | changes))
+    return AugmentConfig(**(values | changes))
 
 
 def prepared(root, sizes=(9, 4), channels=1, size=28):
@@ -44,7 +44,7 @@ def prepared(root, sizes=(9, 4), channels=1, size=28):
     counts = {"train": dict(zip(classes, sizes, strict=True)), "val": {}, "test": {}}
     measured = {"mean": [0.5] * channels, "std": [0.3] * channels, "slices": [], "split_hash": "0"}
     shape = {"channels": channels, "height": size, "width": size}
-    Card(name="made", classes=classes, counts=counts, **shape, **measured).write(folder / "card.json")
+    DatasetCard(name="made", classes=classes, counts=counts, **shape, **measured).write(folder / "card.json")
     return folder
 
 

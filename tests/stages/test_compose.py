@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stillframe import composing, config
+from stillframe import config
+from stillframe.config import hydra_compose
 from stillframe.stages import compose as stage
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,7 @@ def test_the_same_conf_gives_the_same_bytes(project: Path) -> None:
 def test_an_experiment_of_dvc_is_left_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = project / "images"
     images.mkdir()
-    composing.write(composing.compose(["data=folder", f"data.path={images}", "optim.lr=3e-4"]))
+    hydra_compose.write(hydra_compose.compose(["data=folder", f"data.path={images}", "optim.lr=3e-4"]))
     before = (project / "params.yaml").read_bytes()
     monkeypatch.setenv("DVC_EXP_NAME", "wild-goose")
     stage.run()
@@ -82,9 +83,9 @@ def test_an_experiment_of_dvc_is_left_alone(project: Path, monkeypatch: pytest.M
 
 
 def test_an_experiment_of_dvc_is_checked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = composing.compose([])
+    values = hydra_compose.compose([])
     values["optim"]["lrr"] = values["optim"].pop("lr")
-    composing.write(values)
+    hydra_compose.write(values)
     monkeypatch.setenv("DVC_EXP_NAME", "wild-goose")
     with pytest.raises(ValueError, match=r"unknown key optim\.lrr = 0\.001: did you mean 'lr'"):
         stage.run()
@@ -101,11 +102,11 @@ def test_a_policy_that_turns_upright_images_is_said(project: Path, capsys: pytes
 def test_no_state_is_left_in_hydra(project: Path) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
-    assert composing.compose(["seed=1"])["seed"] == 1
-    assert composing.compose([])["seed"] == 0
+    assert hydra_compose.compose(["seed=1"])["seed"] == 1
+    assert hydra_compose.compose([])["seed"] == 0
     with pytest.raises(ValueError):
-        composing.compose(["model=resnet19"])
-    assert composing.compose([])["seed"] == 0
+        hydra_compose.compose(["model=resnet19"])
+    assert hydra_compose.compose([])["seed"] == 0
     assert not GlobalHydra.instance().is_initialized()
 
 
@@ -125,7 +126,7 @@ def test_no_state_is_left_in_hydra(project: Path) -> None:
 )
 def test_a_wrong_override_names_the_nearest_right_one(project: Path, override: str, message: str) -> None:
     with pytest.raises(ValueError) as error:
-        composing.compose([override], Path("conf"))
+        hydra_compose.compose([override], Path("conf"))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -172,7 +173,7 @@ def test_dvc_composes_the_same_values(project: Path) -> None:
     overrides = ["model=resnet18", "optim.lr=3e-4", "experiment=digits_smoke"]
     compose_and_dump(project / "dvc.yaml.params.yaml", str(project / "conf"), None, "config", "", overrides)
     theirs = yaml.safe_load((project / "dvc.yaml.params.yaml").read_text(encoding="utf-8"))
-    assert composing.differences(theirs, composing.compose(overrides)) == []
+    assert hydra_compose.differences(theirs, hydra_compose.compose(overrides)) == []
 
 
 def test_the_code_of_each_stage_is_written(project: Path) -> None:
@@ -181,6 +182,6 @@ def test_the_code_of_each_stage_is_written(project: Path) -> None:
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (project / "artifacts/code").iterdir()
     }
     assert set(written) == {path.stem for path in (ROOT / "src/stillframe/stages").glob("*.py")} - {"__init__"}
-    trained = written["train"]["stillframe/fit/loop.py"]
-    assert trained == hashlib.sha256((ROOT / "src/stillframe/fit/loop.py").read_bytes()).hexdigest()
-    assert "stillframe/fit/loop.py" not in written["evaluate"]
+    trained = written["train"]["stillframe/training/loop.py"]
+    assert trained == hashlib.sha256((ROOT / "src/stillframe/training/loop.py").read_bytes()).hexdigest()
+    assert "stillframe/training/loop.py" not in written["evaluate"]

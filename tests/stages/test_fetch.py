@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillframe.config import Fetch
-from stillframe.data import download, sources
+from stillframe.config import FetchConfig
+from stillframe.ingest import download, sources
 from stillframe.paths import read_json
 from stillframe.stages import fetch
 from tiny import picture
@@ -34,7 +34,7 @@ def below(folder):
 
 
 def test_the_users_own_folder_fetches_nothing(tmp_path):
-    demo = Fetch(kind="url", name="https://unreachable.invalid/x.zip", sha256="0" * 64, folder=None)
+    demo = FetchConfig(kind="url", name="https://unreachable.invalid/x.zip", sha256="0" * 64, folder=None)
     fetch.run(demo, "/some/where", raw=tmp_path / "raw")
     assert below(tmp_path / "raw") == {"source.json"}
     assert read_json(tmp_path / "raw" / "source.json") == {"path": "/some/where"}
@@ -44,7 +44,7 @@ def test_the_users_own_folder_fetches_nothing(tmp_path):
 
 def test_an_archive_is_checked_and_its_folder_unpacked(tmp_path):
     path = zipped(tmp_path / "set.zip", {"pack/data/a/1.png": b"1", "pack/data/b/2.png": b"2", "pack/code.py": b"x"})
-    asked = Fetch(kind="url", name=path.as_uri(), sha256=sha256(path), folder="pack/data")
+    asked = FetchConfig(kind="url", name=path.as_uri(), sha256=sha256(path), folder="pack/data")
     fetch.run(asked, None, raw=tmp_path / "raw")
     assert below(tmp_path / "raw") == {"a/1.png", "b/2.png", "source.json"}
     assert read_json(tmp_path / "raw" / "source.json")["fetch"]["sha256"] == sha256(path)
@@ -64,9 +64,9 @@ def test_an_archive_is_checked_and_its_folder_unpacked(tmp_path):
 def test_a_failed_fetch_keeps_what_was_there(tmp_path, change, message):
     path = zipped(tmp_path / "set.zip", {"data/1.png": b"1"})
     values = {"kind": "url", "name": path.as_uri(), "sha256": sha256(path), "folder": "data"}
-    fetch.run(Fetch(**values), None, raw=tmp_path / "raw")
+    fetch.run(FetchConfig(**values), None, raw=tmp_path / "raw")
     with pytest.raises(ValueError, match=message):
-        fetch.run(Fetch(**{**values, **change}), None, raw=tmp_path / "raw")
+        fetch.run(FetchConfig(**{**values, **change}), None, raw=tmp_path / "raw")
     assert below(tmp_path / "raw") == {"1.png", "source.json"}
 
 
@@ -112,19 +112,21 @@ def test_a_package_by_pip_from_a_local_index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shop))
     monkeypatch.chdir(tmp_path)  # as in a repository: data/raw is a relative path
-    asked = Fetch(kind="package", name="tiny-set==1.0", sha256=sha256(wheel), folder="tiny_set/data")
+    asked = FetchConfig(kind="package", name="tiny-set==1.0", sha256=sha256(wheel), folder="tiny_set/data")
     fetch.run(asked, None, raw=Path("raw"))
     assert below(tmp_path / "raw") == {"labels.csv", "source.json"}
     with pytest.raises(ValueError, match="is there a network, and pip"):
-        fetch.run(Fetch(kind="package", name="tiny-set==2.0", sha256="0", folder=None), None, raw=tmp_path / "raw")
+        fetch.run(
+            FetchConfig(kind="package", name="tiny-set==2.0", sha256="0", folder=None), None, raw=tmp_path / "raw"
+        )
     with pytest.raises(ValueError, match="pin the package"):
-        fetch.run(Fetch(kind="package", name="tiny-set", sha256="0", folder=None), None, raw=tmp_path / "raw")
+        fetch.run(FetchConfig(kind="package", name="tiny-set", sha256="0", folder=None), None, raw=tmp_path / "raw")
 
 
 def test_elsewhere_than_on_debian_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="apt-get is not on this machine: .*data.path"):
-        fetch.run(Fetch(kind="debian", name="some-set", sha256="0", folder=None), None, raw=tmp_path / "raw")
+        fetch.run(FetchConfig(kind="debian", name="some-set", sha256="0", folder=None), None, raw=tmp_path / "raw")
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a Debian package: needs dpkg-deb")
@@ -145,19 +147,19 @@ def test_a_debian_package_is_unpacked_not_installed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{apt.parent}{os.pathsep}{os.environ['PATH']}")
     asked = {"kind": "debian", "name": "some-set", "sha256": sha256(package)}
     monkeypatch.chdir(tmp_path)
-    fetch.run(Fetch(**asked, folder="usr/share/set"), None, raw=Path("raw"))
+    fetch.run(FetchConfig(**asked, folder="usr/share/set"), None, raw=Path("raw"))
     assert below(tmp_path / "raw") == {"images", "source.json"}
     with pytest.raises(ValueError, match="holds no folder 'usr/share/other'"):
-        fetch.run(Fetch(**asked, folder="usr/share/other"), None, raw=tmp_path / "raw")
+        fetch.run(FetchConfig(**asked, folder="usr/share/other"), None, raw=tmp_path / "raw")
 
 
 def test_digits_are_class_folders(tmp_path, data):
-    fetch.run(Fetch(kind="sklearn", name="load_digits", sha256=None, folder=None), None, raw=tmp_path / "raw")
+    fetch.run(FetchConfig(kind="sklearn", name="load_digits", sha256=None, folder=None), None, raw=tmp_path / "raw")
     listing = sources.read_source(tmp_path / "raw", data())
     assert listing.format == "folders" and len(listing.rows) == 1797
     assert {row.label for row in listing.rows} == set("0123456789")
     with pytest.raises(ValueError, match="there is load_digits"):
-        fetch.run(Fetch(kind="sklearn", name="load_iris", sha256=None, folder=None), None, raw=tmp_path / "raw")
+        fetch.run(FetchConfig(kind="sklearn", name="load_iris", sha256=None, folder=None), None, raw=tmp_path / "raw")
 
 
 def test_a_hub_data_set_becomes_files_and_a_table(tmp_path, data):

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from stillframe.paths import PREPARED, RAW, SOURCE
-from stillframe.sample import Card
 from stillframe.stages import preprocess
+from stillframe.types import DatasetCard
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_the_stage_through_the_link(class_folders, data, here, capsys):
     SOURCE.parent.mkdir()
     SOURCE.symlink_to(folder)
     preprocess.run("classification", 0, data())
-    assert Card.read(PREPARED / "card.json").classes == ["a", "b"]
+    assert DatasetCard.read(PREPARED / "card.json").classes == ["a", "b"]
     names = {path.name for path in PREPARED.iterdir()}
     assert names == {"train", "val", "test", "card.json", "audit.json", "audit.html", "quarantine.csv"}
     assert "20 images (train 12, val 4, test 4); 0 quarantined, 0 left out by rule" in capsys.readouterr().out
@@ -31,7 +31,7 @@ def test_without_a_link_the_fetched_images_are_read(class_folders, data, here):
     class_folders({"a": 10, "b": 10}, under=str(RAW))
     (RAW / "source.json").write_text(json.dumps({"fetch": None}))
     preprocess.run("classification", 0, data())
-    assert sum(Card.read(PREPARED / "card.json").counts["train"].values()) == 12
+    assert sum(DatasetCard.read(PREPARED / "card.json").counts["train"].values()) == 12
 
 
 def test_no_source_says_what_to_do(data, here):
@@ -46,7 +46,7 @@ def test_arguments_mirror_the_stage():
 @pytest.mark.parametrize("stage", ["fetch", "preprocess"])
 def test_starting_a_stage_imports_no_torch(stage):
     code = (
-        f"import sys, stillframe.stages.{stage}, stillframe.data.audit_page\n"
+        f"import sys, stillframe.stages.{stage}, stillframe.ingest.audit_page\n"
         "print([name for name in ('torch', 'pytorch_lightning', 'mlflow', 'hydra', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,17 +2,17 @@ import json
 
 import pytest
 
-from stillframe.config import Tracking
-from stillframe.sample import Card
+from stillframe.config import TrackingConfig
 from stillframe.stages import report
+from stillframe.types import DatasetCard
 
-TRACKING = Tracking("made", None, 1.0, 1.0)
+TRACKING = TrackingConfig("made", None, 1.0, 1.0)
 
 
 def make_least(root):
     """The two files without which there is nothing to report."""
     counts = {split: {"good": 3, "bad": 2} for split in ("train", "val", "test")}
-    Card("made", ["good", "bad"], counts, 1, 8, 8, [0.5], [0.2], [], "0" * 64).write(root / "prepared/card.json")
+    DatasetCard("made", ["good", "bad"], counts, 1, 8, 8, [0.5], [0.2], [], "0" * 64).write(root / "prepared/card.json")
     (root / "evaluate").mkdir()
     (root / "evaluate/metrics.json").write_text(json.dumps({"accuracy": 0.75}))
 
@@ -24,11 +24,11 @@ def folders(root):
 
 
 def test_the_page_is_written_and_sent_to_the_run(tmp_path, monkeypatch, capsys):
-    from stillframe.fit import tracking
+    from stillframe.tracking import record
 
     sent = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "record_report", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(record, "record_report", lambda *arguments: sent.append(arguments))
     make_least(tmp_path)
     report.run(TRACKING, **folders(tmp_path))
     assert [arguments[:3] for arguments in sent] == [(tmp_path / "train/run.json", tmp_path / "report", TRACKING)]
@@ -38,9 +38,9 @@ def test_the_page_is_written_and_sent_to_the_run(tmp_path, monkeypatch, capsys):
 
 
 def test_nothing_is_sent_when_there_is_nothing_to_report(tmp_path, monkeypatch):
-    from stillframe.fit import tracking
+    from stillframe.tracking import record
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "record_report", lambda *_: pytest.fail("sent"))
+    monkeypatch.setattr(record, "record_report", lambda *_: pytest.fail("sent"))
     with pytest.raises(FileNotFoundError, match="card.json"):
         report.run(TRACKING, **folders(tmp_path))

@@ -7,13 +7,14 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from stillframe.composing import compose
 from stillframe.config import build
-from stillframe.sample import Batch, Card, Prediction
-from stillframe.tasks import find
-from stillframe.tasks.classification import class_weight_K, make_loss, mix, views
+from stillframe.config.hydra_compose import compose
+from stillframe.models.tta import tta_views as views
+from stillframe.tasks import find_task
+from stillframe.tasks.classification.learning import class_weight_K, make_loss, mix
+from stillframe.types import Batch, DatasetCard, Prediction
 
-CARD = Card("made", ["a", "b", "c"], {"train": {"a": 60, "b": 30, "c": 10}}, 1, 8, 8, [0.5], [0.2], [], "")
+CARD = DatasetCard("made", ["a", "b", "c"], {"train": {"a": 60, "b": 30, "c": 10}}, 1, 8, 8, [0.5], [0.2], [], "")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_mixing_keeps_distributions_and_is_drawn_from_torch(base, kind):
 
 
 def test_the_tally_counts_what_scikit_learn_counts(base):
-    tally = find("classification").tally(CARD)
+    tally = find_task("classification").learning.make_accumulator(CARD)
     truth, answers = [], []
     for start in range(3):
         logits_BK = torch.randn(12, 3, generator=torch.Generator().manual_seed(start))
@@ -110,4 +111,4 @@ def test_views_are_the_symmetries():
 
 def test_an_unknown_task_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'classification'"):
-        find("clasification")
+        find_task("clasification")

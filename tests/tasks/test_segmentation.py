@@ -6,17 +6,16 @@ import torch
 from torch.nn import functional
 
 from masked import CLASSES
-from stillframe.composing import compose
-from stillframe.config import Distill, build
-from stillframe.measure.segmentation import mask_scores
-from stillframe.nets import build as nets
-from stillframe.nets import map_losses
-from stillframe.sample import IGNORE, Batch, Card, Prediction
-from stillframe.tasks import segmentation
-from stillframe.tasks.segmentation import TASK
+from stillframe.config import DistillConfig, build
+from stillframe.config.hydra_compose import compose
+from stillframe.evaluation.pixel_scores import mask_scores
+from stillframe.models import build as nets
+from stillframe.tasks import find_task
+from stillframe.tasks.segmentation import learning, losses
+from stillframe.types import IGNORE, Batch, DatasetCard, Prediction
 
 PIXELS = {"train": {"ground": 800, "square": 150, "disc": 50}}
-CARD = Card(
+CARD = DatasetCard(
     "made", CLASSES, {"train": dict.fromkeys(CLASSES, 9)}, 3, 32, 32, [0.5] * 3, [0.2] * 3, [], "", pixels=PIXELS
 )
 
@@ -59,7 +58,7 @@ def test_cross_entropy_and_focal():
         ({"loss": "focal", "class_weights": "balanced"}, -np.log(right) * (1 - right) ** 2 * weight[truth]),
         ({"label_smoothing": 0.1}, -0.9 * np.log(right) - 0.1 * np.log(share).mean(1)),
     ]:
-        found = TASK.make_loss(optim(**changes), CARD)(given, made)
+        found = learning.make_loss(optim(**changes), CARD)(given, made)
         assert found.item() == pytest.approx(expected.mean(), rel=1e-4), changes
 
 
@@ -67,7 +66,9 @@ def test_dice():
     given, made = logits(), batch()
     share, truth = probabilities(given, made)
     dice = [2 * share[truth == k, k].sum() / (share[:, k].sum() + (truth == k).sum()) for k in range(3)]
-    assert TASK.make_loss(optim(loss="dice"), CARD)(given, made).item() == pytest.approx(1 - np.mean(dice), rel=1e-4)
+    assert learning.make_loss(optim(loss="dice"), CARD)(given, made).item() == pytest.approx(
+        1 - np.mean(dice), rel=1e-4
+    )
 
 
 def test_lovasz_of_certain_answers_is_the_jaccard_loss():
@@ -76,40 +77,40 @@ def test_lovasz_of_certain_answers_is_the_jaccard_loss():
     mask = made.mask_BHW.numpy()
     truth, answer = mask[mask != IGNORE], said.numpy()[mask != IGNORE]
     iou = [((truth == k) & (answer == k)).sum() / ((truth == k) | (answer == k)).sum() for k in range(3)]
-    found = TASK.make_loss(optim(loss="lovasz"), CARD)(certain, made)
+    found = learning.make_loss(optim(loss="lovasz"), CARD)(certain, made)
     assert found.item() == pytest.approx(1 - np.mean(iou), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", map_losses.MAKERS)
+@pytest.mark.parametrize("name", losses.MAKERS)
 def test_ignored_pixels_and_samples_of_no_weight_teach_nothing(name):
     given, made = logits(), batch(weights=[1.0, 0.0, 1.0, 1.0])
-    loss = TASK.make_loss(optim(loss=name), CARD)(given, made)
+    loss = learning.make_loss(optim(loss=name), CARD)(given, made)
     loss.backward()
     assert torch.isfinite(loss) and given.grad.abs().sum() > 0
     assert given.grad[:, :, :3].abs().max() == 0 and given.grad[1].abs().max() == 0
     nothing = batch()
     nothing.mask_BHW.fill_(IGNORE)
-    assert TASK.make_loss(optim(loss=name), CARD)(given, nothing).item() == 0.0
+    assert learning.make_loss(optim(loss=name), CARD)(given, nothing).item() == 0.0
 
 
 def test_sums_of_losses():
     given, made = logits(), batch()
     single = [
-        TASK.make_loss(optim(loss=name), CARD)(given, made).item() for name in ("cross_entropy", "dice", "lovasz")
+        learning.make_loss(optim(loss=name), CARD)(given, made).item() for name in ("cross_entropy", "dice", "lovasz")
     ]
-    whole = TASK.make_loss(optim(loss="cross_entropy+dice+lovasz"), CARD)(given, made)
+    whole = learning.make_loss(optim(loss="cross_entropy+dice+lovasz"), CARD)(given, made)
     assert whole.item() == pytest.approx(sum(single), rel=1e-5)
     with pytest.raises(ValueError, match=r"optim\.loss = 'dice' is for masks"):
-        from stillframe.tasks import classification
+        from stillframe.tasks.classification import learning as classification
 
         classification.make_loss(optim(loss="dice"), CARD)
     with pytest.raises(ValueError, match="mixup"):
-        TASK.make_loss(optim(mixup=0.2), CARD)
+        learning.make_loss(optim(mixup=0.2), CARD)
 
 
 def test_the_tally_counts_as_one_would_by_hand_in_any_order_and_on_parts():
     truth, said = [], []
-    whole, parts = TASK.tally(CARD), [TASK.tally(CARD), TASK.tally(CARD)]
+    whole, parts = learning.make_accumulator(CARD), [learning.make_accumulator(CARD), learning.make_accumulator(CARD)]
     for seed in range(4):
         made, given = batch(seed), logits(seed + 9)
         prediction = Prediction(given, made.index_B)
@@ -124,19 +125,19 @@ def test_the_tally_counts_as_one_would_by_hand_in_any_order_and_on_parts():
     assert scores["loss"] == pytest.approx(2.0) and scores["accuracy"] == pytest.approx((truth == said).mean())
     assert {key: value for key, value in scores.items() if key != "loss"} == mask_scores(matrix, CLASSES)
     assert parts[0].scores(parts[0].counts() + parts[1].counts()) == scores
-    again = TASK.tally(CARD)
+    again = learning.make_accumulator(CARD)
     again.restore(parts[0].counts())
     assert torch.equal(again.counts(), parts[0].counts())
     for name in ("iou_macro", "f1/disc", "recall_macro", "loss"):
-        TASK.check_metric(name, CARD)
+        find_task("segmentation").metric(name, CARD.classes, monitored=True)
     with pytest.raises(ValueError, match="iou_macro"):
-        TASK.check_metric("iou_macr", CARD)
+        find_task("segmentation").metric("iou_macr", CARD.classes, monitored=True)
 
 
 def test_cutmix_takes_boxes_of_image_and_mask_together():
     made = batch(count=6)
     torch.manual_seed(3)
-    mixed = TASK.mix(optim(cutmix=1.0), CARD, made)
+    mixed = learning.mix(optim(cutmix=1.0), CARD, made)
     taken = (mixed.image_BCHW != made.image_BCHW).any(1)
     assert 0.01 < taken.float().mean() < 0.9
     before = made.mask_BHW.roll(1, 0)
@@ -144,30 +145,32 @@ def test_cutmix_takes_boxes_of_image_and_mask_together():
         torch.equal(mixed.mask_BHW, torch.where(taken, before, made.mask_BHW).to(torch.uint8))
         or (mixed.mask_BHW[~taken] == made.mask_BHW[~taken]).float().mean() > 0.999
     )  # a pixel of both images may be of one colour
-    assert TASK.mix(optim(), CARD, made) is made
+    assert learning.mix(optim(), CARD, made) is made
 
 
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    spec = nets.NetSpec("unet", 3, 3, 32, [0.5] * 3, [0.2] * 3, 0.0, 0.0, "test_resnet")
+    spec = nets.NetworkSpec("unet", 3, 3, 32, [0.5] * 3, [0.2] * 3, 0.0, 0.0, "test_resnet")
     return nets.rebuild(spec).eval()
 
 
 @pytest.mark.parametrize("tta", ["none", "mirror", "d4"])
 def test_views_are_turned_back(net, tta):
     made = batch(size=32)
-    said = TASK.predict(net, made, tta).logits_BK
+    said = learning.predict(net, made, tta).logits_BK
     assert said.shape == (4, 3, 32, 32)
     if tta != "none":  # an answer over all symmetries turns with its picture
-        turned = TASK.predict(net, Batch(made.image_BCHW.flip(3), *[made.target_B, made.weight_B, made.index_B]), tta)
+        turned = learning.predict(
+            net, Batch(made.image_BCHW.flip(3), *[made.target_B, made.weight_B, made.index_B]), tta
+        )
         torch.testing.assert_close(turned.logits_BK.flip(3), said, rtol=1e-3, atol=1e-4)
 
 
 def test_a_teacher_of_masks(net):
     made, given = batch(), logits()
-    plain = TASK.make_loss(optim(), CARD)
-    both = TASK.distilled(plain, net, Distill("t", 2.0, 0.25))(given, made)
+    plain = learning.make_loss(optim(), CARD)
+    both = learning.distill_loss(plain, net, DistillConfig("t", 2.0, 0.25))(given, made)
     said = torch.log_softmax(given / 2, 1)
     with torch.no_grad():
         wanted = torch.log_softmax(net(made.image_BCHW) / 2, 1)
@@ -176,5 +179,5 @@ def test_a_teacher_of_masks(net):
 
 
 def test_weights_of_classes_are_those_of_their_pixels():
-    weight = segmentation.class_weight_K(optim(class_weights="balanced"), CARD)
+    weight = learning.class_weight_K(optim(class_weights="balanced"), CARD)
     assert (weight * torch.tensor([800.0, 150.0, 50.0])).tolist() == pytest.approx([1000 / 3] * 3)

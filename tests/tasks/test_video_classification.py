@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from stillframe.composing import compose
 from stillframe.config import build
-from stillframe.sample import Batch, Card
-from stillframe.tasks import find
+from stillframe.config.hydra_compose import compose
+from stillframe.tasks import find_task
+from stillframe.types import Batch, DatasetCard
 
-CARD = Card(
+CARD = DatasetCard(
     name="made",
     classes=["a", "b", "c"],
     counts={"train": {"a": 60, "b": 30, "c": 10}},
@@ -22,7 +22,7 @@ CARD = Card(
     frames=4,
     clip={"frames": 4},
 )
-STILL = Card("made", ["a", "b", "c"], CARD.counts, 1, 16, 16, [0.5], [0.2], [], "")
+STILL = DatasetCard("made", ["a", "b", "c"], CARD.counts, 1, 16, 16, [0.5], [0.2], [], "")
 GOLDEN = {
     "cnn_gru": [1.08417, 1.05154, 1.01453, 0.98805],
     "cnn_lstm": [1.10534, 1.09555, 1.08707, 1.07837],
@@ -49,9 +49,9 @@ def sections(name):
 def losses(name):
     """The losses of four steps of plain gradient descent."""
     model, optim = sections(name)
-    task = find("video_classification")
+    task = find_task("video_classification").learning
     torch.manual_seed(0)
-    net = task.build_net(model, CARD)
+    net = task.build_network(model, CARD)
     loss, learn = task.make_loss(optim, CARD), torch.optim.SGD(net.parameters(), lr=0.1)
     out = []
     for _ in range(4):
@@ -70,7 +70,7 @@ def test_the_first_losses(name):
 
 
 def test_mixing_treats_all_frames_of_a_clip_alike():
-    task = find("video_classification")
+    task = find_task("video_classification").learning
     still = Batch(**(vars(batch()) | {"image_BCHW": batch().image_BCHW[:, :1].expand(-1, 4, -1, -1, -1).contiguous()}))
     for kind in ("mixup", "cutmix"):
         _, optim = sections("cnn_gru")
@@ -82,14 +82,14 @@ def test_mixing_treats_all_frames_of_a_clip_alike():
 
 
 def test_views_of_a_clip_mirror_every_frame():
-    task = find("video_classification")
-    first, second = task.views(batch().image_BCHW, "mirror")
+    task = find_task("video_classification").learning
+    first, second = task.tta_views(batch().image_BCHW, "mirror")
     assert torch.equal(second, first.flip(-1))
 
 
 def test_clips_and_images_each_have_their_task():
     model, _ = sections("cnn_gru")
     with pytest.raises(ValueError, match=r"the data are images, not clips .*: set task = classification"):
-        find("video_classification").build_net(model, STILL)
+        find_task("video_classification").learning.build_network(model, STILL)
     with pytest.raises(ValueError, match=r"the data are clips of 4 frames .*: set task = video_classification"):
-        find("classification").build_net(model, CARD)
+        find_task("classification").learning.build_network(model, CARD)

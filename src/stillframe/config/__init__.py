@@ -1,7 +1,22 @@
 """The parameters, as frozen dataclasses without default values, one file for each part of the way."""
 
-from stillframe.config.answers import Bound, Evaluate, Export, Prune, Tracking, Validate
-from stillframe.config.data import Augment, Clip, Columns, Data, Fetch, Masks, Temporal
+from stillframe.config.answers import (
+    EvaluateConfig,
+    ExportConfig,
+    ParityBound,
+    PruneConfig,
+    TrackingConfig,
+    ValidateConfig,
+)
+from stillframe.config.data import (
+    AugmentConfig,
+    ClipConfig,
+    ColumnsConfig,
+    DataConfig,
+    FetchConfig,
+    MasksConfig,
+    TemporalConfig,
+)
 from stillframe.config.reading import (
     TYPES,
     build,
@@ -13,34 +28,41 @@ from stillframe.config.reading import (
     nearest,
     read_params,
 )
-from stillframe.config.training import Distill, EarlyStopping, Model, Optim, Schedule, Trainer
+from stillframe.config.training import (
+    DistillConfig,
+    EarlyStoppingConfig,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainerConfig,
+)
 from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
 
 __all__ = [
     "AtLeast0",
-    "Augment",
-    "Bound",
-    "Clip",
-    "Columns",
-    "Data",
-    "Distill",
-    "EarlyStopping",
-    "Evaluate",
-    "Export",
-    "Fetch",
+    "AugmentConfig",
+    "ParityBound",
+    "ClipConfig",
+    "ColumnsConfig",
+    "DataConfig",
+    "DistillConfig",
+    "EarlyStoppingConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "FetchConfig",
     "Fraction",
-    "Masks",
-    "Model",
-    "Optim",
+    "MasksConfig",
+    "ModelConfig",
+    "OptimConfig",
     "Positive",
-    "Prune",
+    "PruneConfig",
     "STRICT",
-    "Schedule",
+    "ScheduleConfig",
     "TYPES",
-    "Temporal",
-    "Tracking",
-    "Trainer",
-    "Validate",
+    "TemporalConfig",
+    "TrackingConfig",
+    "TrainerConfig",
+    "ValidateConfig",
     "build",
     "cautions",
     "check_all",

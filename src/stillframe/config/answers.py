@@ -11,7 +11,7 @@ from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
-class Validate:
+class ValidateConfig:
     """Section `validate`: what is tuned on the validation split and frozen, and the bar a model must pass."""
 
     batch_size: Annotated[int, Field(ge=1)]
@@ -25,7 +25,7 @@ class Validate:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Evaluate:
+class EvaluateConfig:
     """Section `evaluate`: how the test split is reported."""
 
     batch_size: Annotated[int, Field(ge=1)]
@@ -36,7 +36,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Bound:
+class ParityBound:
     """How far an exported file's answers over the raw test files may lie from the model's."""
 
     probability: Annotated[float, Field(ge=0.0, le=1.0)]  # largest difference of any probability
@@ -44,7 +44,7 @@ class Bound:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Prune:
+class PruneConfig:
     """How much is taken out of a net, and how it learns to do without."""
 
     share: Annotated[float, Fraction]  # of the weights (sparse), or of the channels of each layer (slim)
@@ -53,24 +53,24 @@ class Prune:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Export:
+class ExportConfig:
     """Section `export`: the file, the smaller ones beside it, and how they are measured."""
 
     variants: list[Literal["fp32", "fp16", "int8", "sparse", "slim"]]  # fp32 is always made
     choose: Literal["fp32", "fp16", "int8", "sparse", "slim", "smallest_within"]  # what model.onnx is
     within: dict[str, float]  # smallest_within: score -> how far below fp32 on the validation split it may be
-    bound: Bound  # of fp32
+    bound: ParityBound  # of fp32
     batch_size: Annotated[int, Field(ge=1)]
     threads: Annotated[int, AtLeast0]  # of ONNX Runtime, and for reading; 0: all cores
     latency_runs: Annotated[int, Field(ge=3)]  # timed calls, at most; two seconds of them
     bootstrap: Annotated[int, AtLeast0]  # resamples for the 95 % intervals
     calibrate: Annotated[int, Field(ge=1)]  # validation images that the ranges of int8 are seen on
-    sparse: Prune
-    slim: Prune
+    sparse: PruneConfig
+    slim: PruneConfig
 
 
 @dataclass(frozen=True, config=STRICT)
-class Tracking:
+class TrackingConfig:
     """Section `tracking`: the MLflow record; `MLFLOW_TRACKING_URI` goes before `uri`."""
 
     experiment: str

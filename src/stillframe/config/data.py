@@ -11,7 +11,7 @@ from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
-class Fetch:
+class FetchConfig:
     """Where the images come from when they are not the user's own folder."""
 
     kind: Literal["package", "debian", "hub", "url", "sklearn", "made"]
@@ -21,7 +21,7 @@ class Fetch:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Columns:
+class ColumnsConfig:
     """Names of the columns of the table (`data.table`); null: the table has none."""
 
     path: str
@@ -35,7 +35,7 @@ class Columns:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Masks:
+class MasksConfig:
     """Section `data.masks`: where the mask of each image is, and what is not in it."""
 
     images: str  # folder of the images, beside that of the masks; also below train/, val/, test/
@@ -50,7 +50,7 @@ class Masks:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Clip:
+class ClipConfig:
     """Section `data.clip`: how a video becomes clips of frames (data/clips/sampling.py has the rule)."""
 
     frames: Annotated[int, Field(ge=1, le=512)]  # T: what the net is shown
@@ -62,17 +62,17 @@ class Clip:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Data:
+class DataConfig:
     """Section `data`: what the images are, what is refused, how they are split and stored."""
 
     name: str
-    fetch: Fetch | None
+    fetch: FetchConfig | None
     path: str | None  # the user's own folder, read in place; null: what `fetch` brought
     format: Literal["auto", "folders", "split_folders", "table", "idx", "masks", "coco"]
     table: str | None  # CSV or Parquet, relative to the folder
-    columns: Columns
-    clip: Clip | None  # the files are videos; null: pictures
-    masks: Masks | None  # a mask beside each image, instead of a label; null: labels
+    columns: ColumnsConfig
+    clip: ClipConfig | None  # the files are videos; null: pictures
+    masks: MasksConfig | None  # a mask beside each image, instead of a label; null: labels
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
     image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images
@@ -95,7 +95,7 @@ class Data:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Temporal:
+class TemporalConfig:
     """Section `augment.temporal`: which of the stored frames of a clip the net is shown, drawn anew each epoch."""
 
     jitter: bool  # where the frames begin (data.clip.sampling: uniform), or where each lies in its part (segments)
@@ -104,7 +104,7 @@ class Temporal:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Augment:
+class AugmentConfig:
     """Section `augment`: albumentations policies, each a list of {TransformName: {argument: value}}."""
 
     name: str
@@ -113,4 +113,4 @@ class Augment:
     balance: Literal["none", "oversample"]  # oversample: more copies of rarer classes, up to the largest class
     online: list[dict[str, dict[str, Any]]]  # light transforms, drawn anew each epoch
     where: Literal["auto", "item", "batch"]  # auto: on the batch on a GPU and up to 64 px, else per item
-    temporal: Temporal | None  # of clips; null: the stored frames at equal steps
+    temporal: TemporalConfig | None  # of clips; null: the stored frames at equal steps

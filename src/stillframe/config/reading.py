@@ -16,9 +16,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from stillframe.config.answers import Evaluate, Export, Tracking, Validate
-from stillframe.config.data import Augment, Data
-from stillframe.config.training import Model, Optim, Trainer
+from stillframe.config.answers import EvaluateConfig, ExportConfig, TrackingConfig, ValidateConfig
+from stillframe.config.data import AugmentConfig, DataConfig
+from stillframe.config.training import ModelConfig, OptimConfig, TrainerConfig
 from stillframe.config.values import STRICT, AtLeast0
 from stillframe.paths import PARAMS
 
@@ -27,15 +27,15 @@ TURNING = {"D4", "SquareSymmetry", "VerticalFlip", "RandomRotate90", "Transpose"
 TYPES: dict[str, Any] = {  # the sections of params.yaml
     "task": str,
     "seed": Annotated[int, AtLeast0],
-    "data": Data,
-    "augment": Augment,
-    "model": Model,
-    "optim": Optim,
-    "trainer": Trainer,
-    "validate": Validate,
-    "evaluate": Evaluate,
-    "export": Export,
-    "tracking": Tracking,
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "optim": OptimConfig,
+    "trainer": TrainerConfig,
+    "validate": ValidateConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+    "tracking": TrackingConfig,
 }
 
 

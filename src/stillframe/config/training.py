@@ -13,7 +13,7 @@ LOSSES = r"^(cross_entropy|focal|dice|lovasz)(\+(cross_entropy|focal|dice|lovasz
 
 
 @dataclass(frozen=True, config=STRICT)
-class Model:
+class ModelConfig:
     """Section `model`: which net, from which weights, which part of it learns."""
 
     name: str  # "plain_cnn", "textbook_cnn", any timm model; for masks "unet", "deeplabv3plus"; for clips also "r3d_18"
@@ -28,7 +28,7 @@ class Model:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Schedule:
+class ScheduleConfig:
     """Learning rate over the steps."""
 
     name: Literal["constant", "one_cycle", "cosine", "step"]
@@ -37,7 +37,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Distill:
+class DistillConfig:
     """A trained net whose probabilities are learnt beside the labels (Hinton et al. 2015)."""
 
     teacher: str  # a folder like artifacts/train, or runs:/<MLflow run id>
@@ -46,7 +46,7 @@ class Distill:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Optim:
+class OptimConfig:
     """Section `optim`: loss, optimizer, schedule, regularisation."""
 
     name: str  # a timm/torch optimizer: "AdamW", "SGD", "Adam", ...
@@ -54,7 +54,7 @@ class Optim:
     weight_decay: Annotated[float, Field(ge=0.0)]  # L2
     momentum: Annotated[float, Fraction]  # of SGD and its kin; others ignore it
     layer_decay: float | None  # each layer learns at this share of the rate of the one above it; null: all alike
-    schedule: Schedule
+    schedule: ScheduleConfig
     loss: Annotated[str, Field(pattern=LOSSES)]  # for masks also "dice" and "lovasz", and sums: "cross_entropy+dice"
     focal_gamma: Annotated[float, Field(ge=0.0)]
     label_smoothing: Annotated[float, Fraction]
@@ -66,11 +66,11 @@ class Optim:
     clip_norm: float | None  # gradient norm; null: no clipping
     accumulate: Annotated[int, Field(ge=1)]  # batches a step
     ema_decay: float | None  # exponential moving average of the weights; null: off
-    distill: Distill | None  # learn from a larger trained net, too; null: from the labels alone
+    distill: DistillConfig | None  # learn from a larger trained net, too; null: from the labels alone
 
 
 @dataclass(frozen=True, config=STRICT)
-class EarlyStopping:
+class EarlyStoppingConfig:
     """Stop when the metric has not improved by `min_delta` for `patience` epochs."""
 
     metric: str
@@ -79,13 +79,13 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Trainer:
+class TrainerConfig:
     """Section `trainer`: how long, on what, how fast."""
 
     max_epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]  # per device
     monitor: str  # the best epoch by this validation metric is kept
-    early_stopping: EarlyStopping | None
+    early_stopping: EarlyStoppingConfig | None
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Annotated[int, Field(ge=0)]  # a node; 0: all GPUs, or one CPU process
     num_nodes: Annotated[int, Field(ge=1)]

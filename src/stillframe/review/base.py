@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillframe.config import Evaluate, Validate
-from stillframe.fit.infer import Asking
-from stillframe.sample import Card
+from stillframe.config import EvaluateConfig, ValidateConfig
+from stillframe.inference.split_predictor import SplitPredictor
+from stillframe.types import DatasetCard
 
 Choices = dict[str, Any]  # choices.json: what is tuned on the validation split and frozen
 
 
 @dataclass(frozen=True)
-class Tested:
+class EvaluationContext:
     """What evaluate knows besides the net's answers.
 
     Attributes:
@@ -26,10 +26,10 @@ class Tested:
         out: artifacts/evaluate, an empty folder.
     """
 
-    card: Card
+    card: DatasetCard
     choices: Choices
     seed: int
-    section: Evaluate
+    section: EvaluateConfig
     out: Path
 
 
@@ -45,6 +45,6 @@ class Review:
         shown: metrics of one line on the terminal, those of validate and those of evaluate.
     """
 
-    validate: Callable[[Asking, Validate, Card, Path], tuple[dict[str, float], Choices]]
-    evaluate: Callable[[Asking, Tested], dict[str, float]]
+    validate: Callable[[SplitPredictor, ValidateConfig, DatasetCard, Path], tuple[dict[str, float], Choices]]
+    evaluate: Callable[[SplitPredictor, EvaluationContext], dict[str, float]]
     shown: tuple[tuple[str, ...], tuple[str, ...]]

@@ -6,11 +6,11 @@ that it exports no file anew either.
 
 from stillframe.review import labels, masks
 from stillframe.review.base import Review
-from stillframe.tasks import find
+from stillframe.tasks import find_task
 
 REVIEWS: dict[str, Review] = {"label": labels.REVIEW, "mask": masks.REVIEW}
 
 
 def review_of(task: str) -> Review:
     """The review of a task's answers (ValueError names the nearest task)."""
-    return REVIEWS[find(task).answer]
+    return REVIEWS[find_task(task).answer]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillframe.config import Validate
-from stillframe.fit.infer import Asking, load_net
-from stillframe.measure.choices import choose
-from stillframe.measure.decide import with_decisions
-from stillframe.measure.tables import write_tables, write_validation_tables
-from stillframe.review.base import Choices, Review, Tested
-from stillframe.sample import Card
+from stillframe.config import ValidateConfig
+from stillframe.evaluation.choices import choose
+from stillframe.evaluation.decisions import with_decisions
+from stillframe.evaluation.tables import write_tables, write_validation_tables
+from stillframe.inference.split_predictor import SplitPredictor
+from stillframe.models.trained import load_net
+from stillframe.review.base import Choices, EvaluationContext, Review
+from stillframe.types import DatasetCard
 
 
-def validate(asking: Asking, section: Validate, card: Card, out: Path) -> tuple[dict[str, float], Choices]:
+def validate(
+    asking: SplitPredictor, section: ValidateConfig, card: DatasetCard, out: Path
+) -> tuple[dict[str, float], Choices]:
     """Tune temperature and threshold, and score the validation split with them."""
     predictions = asking()
     choices = choose(predictions, section, card, asking.tta)
@@ -22,9 +25,9 @@ def validate(asking: Asking, section: Validate, card: Card, out: Path) -> tuple[
     return write_validation_tables(predictions, card, section.bins, out), choices
 
 
-def evaluate(asking: Asking, tested: Tested) -> dict[str, float]:
+def evaluate(asking: SplitPredictor, tested: EvaluationContext) -> dict[str, float]:
     """Scores with intervals, tables, the gallery of errors, explanations."""
-    from stillframe.report.pictures import draw_explanations, draw_gallery
+    from stillframe.reporting.gallery import draw_explanations, draw_gallery
 
     card, section, out = tested.card, tested.section, tested.out
     predictions = with_decisions(asking(), tested.choices)

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillframe.data.masks.palette import encode
-from stillframe.data.masks.tiles import Strips
-from stillframe.data.store import Split
-from stillframe.fit.infer import Kept
-from stillframe.measure.pictures import picture_scores
-from stillframe.measure.scores import confidence_bins
-from stillframe.measure.segmentation import boundary_f1, decide_pixels, pixel_confusion
-from stillframe.sample import IGNORE, Batch, Prediction
+from stillframe.drawing.palette import encode
+from stillframe.evaluation.class_scores import confidence_bins
+from stillframe.evaluation.pixel_counts import picture_scores
+from stillframe.evaluation.pixel_scores import boundary_f1, decide_pixels, pixel_confusion
+from stillframe.inference.split_predictor import CollectorState
+from stillframe.ingest.masks.tiles import TileRows
+from stillframe.store.split import Split
+from stillframe.types import IGNORE, Batch, Prediction
 
 AT_ONCE_PX = 1 << 21  # of the pictures asked at a time: 32 of 256 px, 8 of 512 px
 SAMPLED_ROWS = 256  # of the validation split, that pixels are sampled from
@@ -31,7 +31,7 @@ FACTS = ["source_width", "source_height", "source_mode", "slices"]  # columns of
 
 
 @dataclass(frozen=True)
-class SomePixels:
+class PixelSampler:
     """Keeps the logits of some pixels of some rows, evenly spread: columns label and logits (list of K)."""
 
     seed: int = 0
@@ -42,7 +42,7 @@ class SomePixels:
         spread = np.linspace(0, max(0, len(split) - 1), count).round().astype(np.int64)
         return np.asarray(np.unique(spread)[rank::world])
 
-    def begin(self, split: Split) -> Kept:
+    def begin(self, split: Split) -> CollectorState:
         """No pixels yet."""
         return _Sample(self.seed, max(1, SAMPLED_PIXELS // max(1, min(SAMPLED_ROWS, len(split)))))
 
@@ -76,7 +76,7 @@ class _Sample:
 
 
 @dataclass(frozen=True)
-class EachPicture:
+class ImageCollector:
     """Keeps the counts of each picture, and its mask as a PNG.
 
     Columns: index (its first row), id, label, source_width, source_height, source_mode, slices, height, width (px, of
@@ -102,13 +102,13 @@ class EachPicture:
         """All rows of the pictures rank, rank + world, ...; those of one picture follow each other."""
         number_N = numbered(split)
         order = np.argsort(number_N, kind="stable")
-        if split.tiled:  # from above to below, as `Strips` takes them
+        if split.tiled:  # from above to below, as `TileRows` takes them
             order = np.lexsort((split.table["left"], split.table["top"], number_N))
         return np.asarray(order[number_N[order] % world == rank], dtype=np.int64)
 
-    def begin(self, split: Split) -> Kept:
+    def begin(self, split: Split) -> CollectorState:
         """No picture yet."""
-        return _Counting(self, split)
+        return _ImageCounter(self, split)
 
     def whole(self, parts: list[Any], split: Split) -> pd.DataFrame:
         """One row a picture, in the split's order."""
@@ -139,15 +139,15 @@ def binned(confidence_P: NDArray[Any], right_P: NDArray[np.bool_], bins: int) ->
     return [float(sum_) for weight in weights for sum_ in np.bincount(bin_P, weights=weight, minlength=bins)]
 
 
-class _Counting:
+class _ImageCounter:
     """Pictures as their rows come; of tiles the blended probabilities of one picture at a time."""
 
-    def __init__(self, keep: EachPicture, split: Split) -> None:
+    def __init__(self, keep: ImageCollector, split: Split) -> None:
         self.keep, self.size, self.found = keep, split.height, list[dict[str, Any]]()
         self.number_N = numbered(split)
         self.first = np.unique(self.number_N, return_index=True)[1]
         self.place_N2 = split.table[["top", "left"]].to_numpy(np.int64) if split.tiled else None
-        self.open: dict[int, _Tiled] = {}
+        self.open: dict[int, _TiledImage] = {}
 
     def add(self, prediction: Prediction, batch: Batch) -> None:
         assert batch.mask_BHW is not None, "data without masks"
@@ -158,14 +158,14 @@ class _Counting:
             before = self._before(logits_BKHW[at], truth_HW)
             number = int(self.number_N[row])
             if self.place_N2 is None:
-                picture = _Picture(self.keep, truth_HW)
+                picture = _ImageCounts(self.keep, truth_HW)
                 picture.before += before
                 picture.part(0, probability_BKHW[at])
                 self._finish(number, picture)
                 continue
             if number not in self.open:
                 places = [(int(top), int(left)) for top, left in self.place_N2[self.number_N == number]]
-                self.open[number] = _Tiled(self.keep, places, self.size)
+                self.open[number] = _TiledImage(self.keep, places, self.size)
             tiles = self.open[number]
             top, left = self.place_N2[row].tolist()
             if tiles.add(probability_BKHW[at], truth_HW, before, top, left):
@@ -180,7 +180,7 @@ class _Counting:
         counted = truth != IGNORE
         return np.array(binned(confidence[counted], answer[counted] == truth[counted], self.keep.bins))
 
-    def _finish(self, number: int, picture: _Picture) -> None:
+    def _finish(self, number: int, picture: _ImageCounts) -> None:
         keep, classes, truth_HW = self.keep, len(self.keep.classes), picture.truth_HW
         counts = pixel_confusion(truth_HW, picture.answer_HW, classes).ravel()
         cell, pixels = np.flatnonzero(counts), int(counts.sum())
@@ -205,10 +205,10 @@ class _Counting:
         return self.found
 
 
-class _Picture:
+class _ImageCounts:
     """What is counted of a picture, part by part from above to below."""
 
-    def __init__(self, keep: EachPicture, truth_HW: NDArray[np.uint8]) -> None:
+    def __init__(self, keep: ImageCollector, truth_HW: NDArray[np.uint8]) -> None:
         self.keep, self.truth_HW = keep, truth_HW
         self.answer_HW = np.zeros(truth_HW.shape, dtype=np.uint8)
         self.bins, self.before, self.confidence = np.zeros(3 * keep.bins), np.zeros(3 * keep.bins), 0.0
@@ -227,13 +227,13 @@ class _Picture:
         self.confidence += float(chosen_HW[counted].sum(dtype=np.float64))
 
 
-class _Tiled:
+class _TiledImage:
     """A picture of which some tiles have been answered: the memory of one row of them."""
 
-    def __init__(self, keep: EachPicture, places: list[tuple[int, int]], size: int) -> None:
+    def __init__(self, keep: ImageCollector, places: list[tuple[int, int]], size: int) -> None:
         height, width = (max(place[axis] for place in places) + size for axis in (0, 1))
-        self.strips = Strips(len(keep.classes), height, width, size, places)
-        self.picture = _Picture(keep, np.full((height, width), IGNORE, dtype=np.uint8))
+        self.strips = TileRows(len(keep.classes), height, width, size, places)
+        self.picture = _ImageCounts(keep, np.full((height, width), IGNORE, dtype=np.uint8))
         self.row: list[NDArray[np.float32]] = []
 
     def add(

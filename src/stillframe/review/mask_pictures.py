@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillframe.data.masks.palette import veiled
-from stillframe.data.store import Split
-from stillframe.sample import IGNORE
+from stillframe.drawing.palette import veiled
+from stillframe.store.split import Split
+from stillframe.types import IGNORE
 
 GAP = 4  # px of white between the three
 MOST_PX = 512  # longer side of each of the three

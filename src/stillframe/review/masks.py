@@ -10,32 +10,34 @@ from typing import Any
 
 import pandas as pd
 
-from stillframe.config import Validate
-from stillframe.fit.infer import Asking
-from stillframe.measure.choices import choose
+from stillframe.config import ValidateConfig
+from stillframe.evaluation.choices import choose
+from stillframe.inference.split_predictor import SplitPredictor
 from stillframe.paths import replacing
-from stillframe.review.base import Choices, Review, Tested
+from stillframe.review.base import Choices, EvaluationContext, Review
 from stillframe.review.mask_answers import AT_ONCE_PX
-from stillframe.sample import Card
+from stillframe.types import DatasetCard
 
 MASKS = "masks.zip"
 MIDNIGHT = (1980, 1, 1, 0, 0, 0)  # of all members: the same masks give the same file
 
 
-def validate(asking: Asking, section: Validate, card: Card, out: Path) -> tuple[dict[str, float], Choices]:
+def validate(
+    asking: SplitPredictor, section: ValidateConfig, card: DatasetCard, out: Path
+) -> tuple[dict[str, float], Choices]:
     """Tune temperature and threshold on a sample of pixels, then count all of the validation split with them."""
-    from stillframe.measure.mask_tables import write_validation
-    from stillframe.review.mask_answers import SomePixels
+    from stillframe.evaluation.mask_tables import write_validation
+    from stillframe.review.mask_answers import PixelSampler
 
-    choices = choose(smaller(asking, card)(SomePixels()), section, card, asking.tta)
+    choices = choose(smaller(asking, card)(PixelSampler()), section, card, asking.tta)
     predictions = _counted(asking, choices, card, masks=False).drop(columns="png", errors="ignore")
     predictions.to_parquet(out / "predictions.parquet", index=False)
     return write_validation(predictions, card, out), choices
 
 
-def evaluate(asking: Asking, tested: Tested) -> dict[str, float]:
+def evaluate(asking: SplitPredictor, tested: EvaluationContext) -> dict[str, float]:
     """Scores with intervals over the pictures, tables, the masks, and the worst pictures."""
-    from stillframe.measure.mask_tables import write_test
+    from stillframe.evaluation.mask_tables import write_test
     from stillframe.review.mask_pictures import draw_gallery
 
     card, section, out = tested.card, tested.section, tested.out
@@ -55,18 +57,18 @@ def evaluate(asking: Asking, tested: Tested) -> dict[str, float]:
     return metrics
 
 
-def smaller(asking: Asking, card: Card) -> Asking:
+def smaller(asking: SplitPredictor, card: DatasetCard) -> SplitPredictor:
     """The same with fewer pictures at a time where they are large: batch sizes are set with small images in mind."""
     most = max(1, AT_ONCE_PX // (card.height * card.width))
     return replace(asking, batch_size=most) if asking.batch_size > most else asking
 
 
-def _counted(asking: Asking, choices: dict[str, Any], card: Card, *, masks: bool) -> pd.DataFrame:
-    from stillframe.review.mask_answers import EachPicture
+def _counted(asking: SplitPredictor, choices: dict[str, Any], card: DatasetCard, *, masks: bool) -> pd.DataFrame:
+    from stillframe.review.mask_answers import ImageCollector
 
     threshold = choices["threshold"]
     asking = smaller(asking, card)
-    return asking(EachPicture(tuple(card.classes), choices["temperature"], threshold, choices["bins"], masks))
+    return asking(ImageCollector(tuple(card.classes), choices["temperature"], threshold, choices["bins"], masks))
 
 
 def store_masks(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:

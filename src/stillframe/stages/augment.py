@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from stillframe.config import Augment, read_params
-from stillframe.data.augmenting import policy
-from stillframe.data.augmenting.offline import ORIGIN as OFFLINE
-from stillframe.data.augmenting.offline import make_copies
-from stillframe.data.augmenting.online import ORIGIN as ONLINE
-from stillframe.data.augmenting.online import choose_where
-from stillframe.data.augmenting.preview import make_preview
-from stillframe.data.clips.sampling import make_picks
-from stillframe.data.store import Split
+from stillframe.augmentation import policy
+from stillframe.augmentation.offline import ORIGIN as OFFLINE
+from stillframe.augmentation.offline import make_copies
+from stillframe.augmentation.online import ORIGIN as ONLINE
+from stillframe.augmentation.online import choose_where
+from stillframe.augmentation.preview import make_preview
+from stillframe.config import AugmentConfig, read_params
 from stillframe.paths import AUGMENTED, PREPARED, WORK, fresh_folder, write_json
-from stillframe.sample import Card
+from stillframe.store.frame_sampling import make_picks
+from stillframe.store.split import Split
+from stillframe.types import DatasetCard
 
 
-def check(augment: Augment, card: Card) -> dict[str, str]:
+def check(augment: AugmentConfig, card: DatasetCard) -> dict[str, str]:
     """Check both policies before any work; returns where the online one runs, by device type.
 
     Raises:
@@ -43,7 +43,9 @@ def check(augment: Augment, card: Card) -> dict[str, str]:
     return {device: choose_where(augment, **size, device_type=device) for device in ("cpu", "cuda")}
 
 
-def describe(augment: Augment, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int) -> dict[str, Any]:
+def describe(
+    augment: AugmentConfig, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int
+) -> dict[str, Any]:
     """What policy.json says: each transform with the value of each argument, and how many copies were made."""
     told: dict[str, Any] = {"temporal": asdict(augment.temporal)} if augment.temporal is not None else {}
     return told | {
@@ -62,7 +64,7 @@ def describe(augment: Augment, where: dict[str, str], counts: dict[str, dict[str
 
 def run(
     seed: int,
-    augment: Augment,
+    augment: AugmentConfig,
     *,
     train: Path = PREPARED / "train",
     card: Path = PREPARED / "card.json",
@@ -81,7 +83,7 @@ def run(
         FileNotFoundError: no prepared data.
         ValueError: a policy cannot run (see `check`), or the train split is damaged.
     """
-    known = Card.read(card)
+    known = DatasetCard.read(card)
     where = check(augment, known)
     fresh_folder(augmented)
     plan = make_copies(train, augment, seed=seed, out=augmented, work=WORK)

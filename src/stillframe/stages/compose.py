@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-from stillframe import composing, config, dag
+from stillframe import code_fingerprint, config
+from stillframe.config import hydra_compose
 from stillframe.paths import CODE, CONF, PARAMS, RAW, SOURCE, SOURCE_NOTE, SOURCES, write_text
+from stillframe.tasks import task_module
 
 
 def target_of(data_path: str | None) -> Path:
@@ -59,22 +61,22 @@ def run(
         ValueError: conf/ does not compose, a value is wrong, or a module does not parse.
     """
     if os.environ.get("DVC_EXP_NAME"):
-        values = composing.read(params)
+        values = hydra_compose.read(params)
         config.check_all(values, origin=f"{params} (as `dvc exp run` composed it)")
         print(f"{params} is left as `dvc exp run` composed it")
     else:
-        values = composing.compose([], conf)
-        composing.write(values, params)
+        values = hydra_compose.compose([], conf)
+        hydra_compose.write(values, params)
     for caution in config.cautions(values):
         print(f"warning: {caution}", file=sys.stderr)
     link_source(values["data"]["path"], params.parent / note.with_name(SOURCE.name))
-    dag.write(sources, code)
+    code_fingerprint.write(sources, code, task_module(values["task"]))
 
 
 def stale(*, conf: Path = CONF, params: Path = PARAMS) -> list[str]:
     """What conf/ would change in params.yaml and data/source, one line each; [] when they are up to date."""
-    values = composing.compose([], conf)
-    found = composing.differences(composing.read(params), values)
+    values = hydra_compose.compose([], conf)
+    found = hydra_compose.differences(hydra_compose.read(params), values)
     source = params.parent / SOURCE
     try:
         target = str(target_of(values["data"]["path"]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stillframe.config import Evaluate, Tracking, Trainer, read_params
-from stillframe.fit.tracking import attach, start_ahead
+from stillframe.config import EvaluateConfig, TrackingConfig, TrainerConfig, read_params
 from stillframe.paths import EVALUATE, PREPARED, TRAIN, VALIDATE, fresh_folder, read_json
-from stillframe.sample import Card
+from stillframe.tracking.record import attach, start_ahead
+from stillframe.types import DatasetCard
 
 SENT = ("predictions.parquet", "metrics.json", "intervals.json", "slices.csv")  # a later model is compared with them
 
@@ -16,9 +16,9 @@ SENT = ("predictions.parquet", "metrics.json", "intervals.json", "slices.csv")  
 def run(
     task: str,
     seed: int,
-    trainer: Trainer,
-    evaluate: Evaluate,
-    tracking: Tracking,
+    trainer: TrainerConfig,
+    evaluate: EvaluateConfig,
+    tracking: TrackingConfig,
     *,
     trained: Path = TRAIN,
     validated: Path = VALIDATE,
@@ -27,20 +27,20 @@ def run(
     evaluated: Path = EVALUATE,
 ) -> None:
     """Score the test split with the frozen choices and write `evaluated`."""
-    from stillframe.fit.infer import Asking
-    from stillframe.review.base import Tested
+    from stillframe.inference.split_predictor import SplitPredictor
+    from stillframe.review.base import EvaluationContext
     from stillframe.review.kinds import review_of
 
-    facts, choices, review = Card.read(card), read_json(validated / "choices.json"), review_of(task)
-    asking = Asking(trained, test, trainer, choices["tta"], evaluate.batch_size)
+    facts, choices, review = DatasetCard.read(card), read_json(validated / "choices.json"), review_of(task)
+    asking = SplitPredictor(trained, test, trainer, choices["tta"], evaluate.batch_size)
     out = fresh_folder(evaluated)
-    metrics = review.evaluate(asking, Tested(facts, choices, seed, evaluate, out))
+    metrics = review.evaluate(asking, EvaluationContext(facts, choices, seed, evaluate, out))
     record(trained, tracking, metrics, [card, *(out / name for name in SENT)])
     shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in review.shown[1] if name in metrics)
     print(f"test: {shown}")
 
 
-def record(trained: Path, tracking: Tracking, metrics: dict[str, float], files: list[Path]) -> None:
+def record(trained: Path, tracking: TrackingConfig, metrics: dict[str, float], files: list[Path]) -> None:
     """Send the test scores, and the answers behind them, to the model's MLflow run."""
     run_record = attach(trained / "run.json", tracking)
     run_record.metrics({f"test/{name}": value for name, value in metrics.items()})

@@ -6,22 +6,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stillframe.config import Augment, Data, Export, Model, Optim, Tracking, Trainer, read_params
-from stillframe.fit.tracking import attach, start_ahead
+from stillframe.config import (
+    AugmentConfig,
+    DataConfig,
+    ExportConfig,
+    ModelConfig,
+    OptimConfig,
+    TrackingConfig,
+    TrainerConfig,
+    read_params,
+)
 from stillframe.paths import AUGMENTED, EVALUATE, EXPORT, PREPARED, RAW, SOURCE, TRAIN, VALIDATE, fresh_folder
-from stillframe.sample import Card
+from stillframe.tracking.record import attach, start_ahead
+from stillframe.types import DatasetCard
 
 
 def run(
     task: str,
     seed: int,
-    data: Data,
-    augment: Augment,
-    model: Model,
-    optim: Optim,
-    trainer: Trainer,
-    export: Export,
-    tracking: Tracking,
+    data: DataConfig,
+    augment: AugmentConfig,
+    model: ModelConfig,
+    optim: OptimConfig,
+    trainer: TrainerConfig,
+    export: ExportConfig,
+    tracking: TrackingConfig,
     *,
     source: Path = SOURCE,
     raw: Path = RAW,
@@ -40,24 +49,24 @@ def run(
     Raises:
         ValueError: the net has no ONNX form, or the file's answers differ from the model's by more than `export.bound`.
     """
-    from stillframe.fit.lesson import Lesson
-    from stillframe.ship.mask_shipping import shipment_of
-    from stillframe.ship.shipping import MODEL, Places
-    from stillframe.ship.trained import facts_of
-    from stillframe.ship.variants import Workshop
-    from stillframe.ship.words import table_of
+    from stillframe.export.exporter import MODEL, ExportPaths
+    from stillframe.export.format_table import table_of
+    from stillframe.export.mask_exporter import shipment_of
+    from stillframe.export.variants import ExportContext
+    from stillframe.inference.trained_model import facts_of
+    from stillframe.training.spec import FinetuneSpec
 
-    lesson = Lesson(task, seed, augment, model, optim, trainer, Card.read(card), train, val, augmented)
+    lesson = FinetuneSpec(task, seed, augment, model, optim, trainer, DatasetCard.read(card), train, val, augmented)
     facts, out = facts_of(trained, validated, card, data), fresh_folder(exported)
-    shop = Workshop(facts, export, trained, lesson, seed)
-    places = Places(source if source.exists() else raw, test, evaluated, out)
+    shop = ExportContext(facts, export, trained, lesson, seed)
+    places = ExportPaths(source if source.exists() else raw, test, evaluated, out)
     table = shipment_of(shop, data, places).ship()
     record(trained, tracking, table, out / MODEL)
     print(table_of(table))
     print(f"export: {out / MODEL} ({table['chosen']})")
 
 
-def record(trained: Path, tracking: Tracking, table: dict[str, Any], model: Path) -> None:
+def record(trained: Path, tracking: TrackingConfig, table: dict[str, Any], model: Path) -> None:
     """Send the file and its numbers to the model's MLflow run."""
     run_record = attach(trained / "run.json", tracking)
     for row in table["variants"]:

@@ -8,12 +8,12 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from stillframe.config import Fetch, read_params
-from stillframe.data import download
+from stillframe.config import FetchConfig, read_params
+from stillframe.ingest import download
 from stillframe.paths import RAW, write_json
 
 
-def run(data_fetch: Fetch | None, data_path: str | None, *, raw: Path = RAW) -> None:
+def run(data_fetch: FetchConfig | None, data_path: str | None, *, raw: Path = RAW) -> None:
     """Write data/raw: the images of `data_fetch` and source.json; whole, or not at all.
 
     Args:

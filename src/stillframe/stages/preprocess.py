@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stillframe.config import Data, read_params
-from stillframe.data.prepare import prepare
+from stillframe.config import DataConfig, read_params
+from stillframe.ingest.prepare import prepare
 from stillframe.paths import PREPARED, RAW, SOURCE, WORK
 
 
-def run(task: str, seed: int, data: Data, *, source: Path = SOURCE, raw: Path = RAW, prepared: Path = PREPARED) -> None:
+def run(
+    task: str, seed: int, data: DataConfig, *, source: Path = SOURCE, raw: Path = RAW, prepared: Path = PREPARED
+) -> None:
     """Read every file once, judge it, and write data/prepared.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stillframe.config import Tracking, read_params
-from stillframe.fit.tracking import start_ahead
+from stillframe.config import TrackingConfig, read_params
 from stillframe.paths import AUGMENTED, EVALUATE, EXPORT, PARAMS, PREPARED, REPORT, TRAIN, VALIDATE
+from stillframe.tracking.record import start_ahead
 
 
 def run(
-    tracking: Tracking,
+    tracking: TrackingConfig,
     *,
     prepared: Path = PREPARED,
     augmented: Path = AUGMENTED,
@@ -22,11 +22,11 @@ def run(
     reported: Path = REPORT,
 ) -> None:
     """Write report.html and the figures into `reported`, and send them to the run named in run.json."""
-    from stillframe.fit.lineage import dvc_hashes
-    from stillframe.fit.tracking import record_report
-    from stillframe.report.inputs import read_inputs
-    from stillframe.report.page import build_report
-    from stillframe.report.words import headline
+    from stillframe.reporting.inputs import read_inputs
+    from stillframe.reporting.page import build_report
+    from stillframe.reporting.text import headline
+    from stillframe.tracking.lineage import dvc_hashes
+    from stillframe.tracking.record import record_report
 
     hashes = dvc_hashes(without=("report",))
     stages = (prepared, augmented, trained, validated, evaluated)

@@ -8,20 +8,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stillframe.config import Augment, Model, Optim, Tracking, Trainer, read_params
-from stillframe.fit import launch
-from stillframe.fit.tracking import start_ahead
+from stillframe.config import AugmentConfig, ModelConfig, OptimConfig, TrackingConfig, TrainerConfig, read_params
 from stillframe.paths import AUGMENTED, PREPARED, TRAIN
+from stillframe.tracking.record import start_ahead
+from stillframe.training import launch
 
 
 def run(
     task: str,
     seed: int,
-    augment: Augment,
-    model: Model,
-    optim: Optim,
-    trainer: Trainer,
-    tracking: Tracking,
+    augment: AugmentConfig,
+    model: ModelConfig,
+    optim: OptimConfig,
+    trainer: TrainerConfig,
+    tracking: TrackingConfig,
     *,
     train: Path = PREPARED / "train",
     val: Path = PREPARED / "val",
@@ -32,29 +32,29 @@ def run(
     """Train and write `trained`. Returns 0, 143 and its kin when a signal asked to stop, 1 when a search pruned it."""
     workers = launch.processes(trainer)
     if workers > 1 and not launch.already_launched():
-        from stillframe.fit.lock import exclusive
+        from stillframe.training.lock import exclusive
 
         with exclusive():
             code = launch.torchrun("stillframe.stages.train", workers)
         if code > 128:
             print(f"stopped by signal {code - 128}; `dvc repro` resumes", file=sys.stderr)
         return code
-    from stillframe.fit import loop
-    from stillframe.fit.callbacks import Pruned, Stopped
+    from stillframe.training import loop
+    from stillframe.training.callbacks import StoppedBySignal, TrialPruned
 
-    plan = loop.Plan(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
+    plan = loop.TrainingSpec(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
     try:
         if launch.already_launched():
             loop.run(plan)
         else:
-            from stillframe.fit.lock import exclusive
+            from stillframe.training.lock import exclusive
 
             with exclusive():
                 loop.run(plan)
-    except Stopped as stopped:
+    except StoppedBySignal as stopped:
         print(f"stopped by signal {stopped.signum}; `dvc repro` resumes", file=sys.stderr)
         return stopped.exit_code
-    except Pruned as pruned:
+    except TrialPruned as pruned:
         print(f"pruned {pruned}", file=sys.stderr)
         return 1
     return 0

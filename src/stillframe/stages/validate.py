@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stillframe.config import Tracking, Trainer, Validate, read_params
-from stillframe.fit.tracking import attach, start_ahead
+from stillframe.config import TrackingConfig, TrainerConfig, ValidateConfig, read_params
 from stillframe.paths import PREPARED, TRAIN, VALIDATE, fresh_folder, write_json
-from stillframe.sample import Card
+from stillframe.tracking.record import attach, start_ahead
+from stillframe.types import DatasetCard
 
 
 def run(
     task: str,
     data_symmetry: str,
-    trainer: Trainer,
-    validate: Validate,
-    tracking: Tracking,
+    trainer: TrainerConfig,
+    validate: ValidateConfig,
+    tracking: TrackingConfig,
     *,
     trained: Path = TRAIN,
     val: Path = PREPARED / "val",
@@ -29,13 +29,15 @@ def run(
     Raises:
         ValueError: the model does not pass the bar; the numbers are in the message and in `validated`.
     """
-    from stillframe.fit.infer import Asking
-    from stillframe.measure.choices import refusal, verdict
+    from stillframe.evaluation.choices import refusal, verdict
+    from stillframe.inference.split_predictor import SplitPredictor
     from stillframe.review.kinds import review_of
 
-    facts, review, out = Card.read(card), review_of(task), fresh_folder(validated)
+    facts, review, out = DatasetCard.read(card), review_of(task), fresh_folder(validated)
     tta = data_symmetry if validate.tta == "data" else "none"
-    metrics, choices = review.validate(Asking(trained, val, trainer, tta, validate.batch_size), validate, facts, out)
+    metrics, choices = review.validate(
+        SplitPredictor(trained, val, trainer, tta, validate.batch_size), validate, facts, out
+    )
     choices["verdict"] = verdict(metrics, validate.require, facts)
     write_json(out / "choices.json", choices)
     _record(trained, tracking, metrics, choices)
@@ -49,7 +51,7 @@ def _say(metrics: dict[str, float], choices: dict[str, Any], names: tuple[str, .
     print(f"validation: {shown}  (temperature {choices['temperature']:.3f})")
 
 
-def _record(trained: Path, tracking: Tracking, metrics: dict[str, float], choices: dict[str, Any]) -> None:
+def _record(trained: Path, tracking: TrackingConfig, metrics: dict[str, float], choices: dict[str, Any]) -> None:
     record = attach(trained / "run.json", tracking)
     record.metrics(
         {f"val/{name}": value for name, value in metrics.items()} | {"val/temperature": choices["temperature"]}

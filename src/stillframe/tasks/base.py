@@ -1,21 +1,118 @@
-"""What a task is: one frozen bundle of functions. Stages, training and the report know tasks only through it."""
+"""The contract between a task and the engine: a `Task` names its metrics and the modules that hold its parts.
+
+A task is a folder `tasks/<name>/`. Its `__init__.py` holds `TASK` and imports nothing heavy; each part is a module of
+the folder that is imported when it is first used, so that a stage loads (and depends on) only the parts it needs:
+
+    target.py      how targets are found in a source, checked, stored and stratified
+    learning.py    network, loss, training step, prediction, test-time views (the only part with torch)
+    evaluation.py  per-sample statistics, scores, what is tuned on validation, the gallery
+    output.py      from the arrays of an exported file to an answer: its row, its schema, how it is drawn
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from stillframe.config import Distill, Model, Optim
-from stillframe.nets.build import Net
-from stillframe.sample import Batch, Card, Prediction
+    from stillframe.config import DistillConfig, ModelConfig, OptimConfig
+    from stillframe.models.build import Network
+    from stillframe.types import Batch, DatasetCard, Prediction
 
-Loss = Callable[[Tensor, Batch], Tensor]  # (logits_BK, batch) -> mean loss, a scalar
+    Loss = Callable[[Tensor, Batch], Tensor]  # (raw outputs, batch) -> mean loss, a scalar
+
+PARTS = ("target", "learning", "evaluation", "output")
 
 
-class Tally(Protocol):
+@dataclass(frozen=True)
+class Metric:
+    """A score of a task; tables, plots, gate rules, early stopping and MLflow take all they say of it from here.
+
+    Attributes:
+        name: in metrics.json, and after the split in MLflow and in `trainer.monitor`, e.g. "f1_macro".
+        title: in tables and figures, e.g. "Macro F1".
+        meaning: one line for a reader of the report.
+        maximize: whether a larger value is better.
+        percent: whether it is a share of 0..1 that is shown as a percentage.
+        per_class: one value for each class, named `<name>/<class>`.
+        monitored: computed after each epoch of training, so that it can stop the training or choose the best epoch.
+        additive: computed from sums of per-sample statistics; False for rank and set metrics such as AUROC, which are
+            resampled over samples.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    maximize: bool = True
+    percent: bool = True
+    per_class: bool = False
+    monitored: bool = False
+    additive: bool = True
+
+
+LOSS = Metric("loss", "Loss", "what training minimises", maximize=False, percent=False, monitored=True)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned.
+
+    Attributes:
+        name: of the folder, and `task` in params.yaml.
+        module: dotted name of the folder.
+        metrics: all scores, in the order in which tables show them; `LOSS` is there without being named.
+        lead: name of the metric of the headline, by which the baseline and slices are judged.
+        answer: "label" (one class a sample) or "mask" (one class a pixel).
+    """
+
+    name: str
+    module: str
+    metrics: tuple[Metric, ...]
+    lead: str
+    answer: str
+
+    @property
+    def learning(self) -> Learning:
+        """The part with torch: network, loss, steps."""
+        return cast(Learning, self._part("learning"))
+
+    def _part(self, name: str) -> Any:
+        return import_module(f"{self.module}.{name}")
+
+    def metric(self, name: str, classes: Sequence[str] = (), *, key: str = "metric", monitored: bool = False) -> Metric:
+        """The metric of that name, which may be one of a class (`recall/cat`).
+
+        Args:
+            name: without the split.
+            classes: names of the data's classes.
+            key: the parameter that names the metric, for the message.
+            monitored: only those that are computed after each epoch.
+
+        Raises:
+            ValueError: the task has no such metric; lists the nearest ones.
+        """
+        named = self.named_metrics(classes, monitored=monitored)
+        if name not in named:
+            from stillframe.config import nearest
+
+            raise ValueError(f"{key} = {name!r} is not a metric: {nearest(name, named)}")
+        return named[name]
+
+    def named_metrics(self, classes: Sequence[str] = (), *, monitored: bool = False) -> dict[str, Metric]:
+        """All metrics by the names of metrics.json: those of each class follow the others."""
+        usable = [metric for metric in (LOSS, *self.metrics) if metric.monitored or not monitored]
+        named = {metric.name: metric for metric in usable if not metric.per_class}
+        for metric in usable:
+            if metric.per_class:
+                named |= {f"{metric.name}/{name}": metric for name in classes}
+        return named
+
+
+class MetricAccumulator(Protocol):
     """Counts over an epoch, on the device; sums of the ranks' counts give the scores of all samples."""
 
     def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
@@ -34,33 +131,32 @@ class Tally(Protocol):
         """Go on from the counts of a half-done epoch."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """The functions that make a task.
+class Learning(Protocol):
+    """`learning.py`: network, loss, training step and prediction, in plain torch."""
 
-    Attributes:
-        answer: what an answer is, by a name of `review.kinds.REVIEWS`: "label", one class a sample, "mask", one class a
-            pixel; stages after training and exported files treat answers of one kind alike.
-        build_net: a fresh net for the data of a card.
-        make_loss: the loss of `optim` for the data of a card.
-        distilled: that loss with a trained net's answers beside the labels.
-        mix: mixup and cutmix on a batch, or the batch unchanged.
-        step: one training or validation step -> (loss, prediction).
-        predict: the same function wherever a trained net answers.
-        views: the pictures that `predict` asks the net about, by the kind of test-time views; logits are averaged.
-        back: the logits of these pictures (V, B, K, ...), in their order, such that they may be averaged: maps turned.
-        tally: a fresh tally for the data of a card.
-        check_metric: raises ValueError for a metric name that the task does not have.
-    """
+    def build_network(self, model: ModelConfig, card: DatasetCard) -> Network:
+        """A fresh network for the data of a card (ValueError: the model does not fit the data)."""
 
-    answer: str
-    build_net: Callable[[Model, Card], Net]
-    make_loss: Callable[[Optim, Card], Loss]
-    distilled: Callable[[Loss, Net, Distill], Loss]
-    mix: Callable[[Optim, Card, Batch], Batch]
-    step: Callable[[Net, Batch, Loss], tuple[Tensor, Prediction]]
-    predict: Callable[[Net, Batch, str], Prediction]
-    views: Callable[[Tensor, str], list[Tensor]]
-    back: Callable[[Tensor, str], Tensor]
-    tally: Callable[[Card], Tally]
-    check_metric: Callable[[str, Card], None]
+    def make_loss(self, optim: OptimConfig, card: DatasetCard) -> Loss:
+        """The loss of `optim` for the data of a card."""
+
+    def distill_loss(self, loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
+        """That loss with a trained network's predictions beside the targets."""
+
+    def mix(self, optim: OptimConfig, card: DatasetCard, batch: Batch) -> Batch:
+        """Mixup and CutMix on a batch, or the batch unchanged."""
+
+    def step(self, net: Network, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
+        """One training or validation step: loss and prediction."""
+
+    def predict(self, net: Network, batch: Batch, tta: str = "none") -> Prediction:
+        """The same function wherever a trained network predicts; outputs are averaged over the views of `tta`."""
+
+    def tta_views(self, image: Tensor, tta: str) -> list[Tensor]:
+        """The test-time views of images, by the kind of test-time augmentation."""
+
+    def undo_tta(self, outputs: Tensor, tta: str) -> Tensor:
+        """The outputs (V, B, ...) of these views, transformed back so that they can be averaged."""
+
+    def make_accumulator(self, card: DatasetCard) -> MetricAccumulator:
+        """A fresh accumulator for the data of a card."""

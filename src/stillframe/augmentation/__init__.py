@@ -1,0 +1,1 @@
+"""Augmentation: policies, offline copies, online on items and on batches."""

@@ -1,1 +1,0 @@
-"""Data: reading, judging, splitting, storing, augmenting images."""

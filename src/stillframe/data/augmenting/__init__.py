@@ -1,1 +1,0 @@
-"""Augmentation: policies, draws, copies, previews; per item and on the batch."""

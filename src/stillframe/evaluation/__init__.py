@@ -1,0 +1,1 @@
+"""Scores, intervals, comparisons and tables from per-sample statistics; numpy, no torch."""

@@ -1,0 +1,1 @@
+"""The exported file: ONNX graph, smaller variants, parity with the trained model."""

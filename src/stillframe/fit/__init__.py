@@ -1,1 +1,0 @@
-"""Training: the Lightning module, the loop, the optimizer, the record."""

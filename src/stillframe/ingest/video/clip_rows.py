@@ -1,0 +1,137 @@
+"""Videos in preprocessing: what the survey keeps of one, and the rows of the store that are made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stillframe.config import ClipConfig
+from stillframe.drawing.frame_strip import shown_frames
+from stillframe.ingest.decode import InvalidImage, Pixels, resize, to_channels
+from stillframe.ingest.image_hash import fingerprints
+from stillframe.ingest.sources import SourceRow
+from stillframe.ingest.video import decode
+from stillframe.ingest.video.reader import VideoInfo
+from stillframe.ingest.video.views import container_of
+from stillframe.store.frame_sampling import FrameTimes
+from stillframe.store.split import encode, pack, unpack
+
+BEYOND_S = 1.0  # a table's end may lie so far behind the file's
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def examine_clip(row: SourceRow, path: Path, clip: ClipConfig, rule: Any, record: dict[str, Any]) -> None:
+    """Fill in what the survey keeps of one video or of a part of one.
+
+    Args:
+        row: the sample.
+        path: of its file.
+        clip: section `data.clip`.
+        rule: a `survey.Rule`.
+        record: of `survey.SCHEMA`.
+
+    Raises:
+        InvalidImage: with the reason. OSError: the file cannot be read.
+    """
+    seen = path.stat()
+    record["bytes"], record["time_ns"], record["sha256"] = seen.st_size, seen.st_mtime_ns, sha256_of(path)
+    limits = {"min_px": rule.min_px, "max_megapixels": rule.max_megapixels}
+
+    def shrink(image: Pixels) -> Pixels:
+        small = resize(image, rule.image_size, rule.resize)
+        return small if rule.channels == "auto" else to_channels(small, 1 if rule.channels == "gray" else 3)
+
+    def choose(facts: VideoInfo) -> NDArray[np.float64]:
+        return FrameTimes.of(clip, row.start, _end(row, facts)).seconds_N
+
+    facts, frame_N = decode.read(path, choose, change=shrink, **limits)
+    _describe(record, facts, frame_N)
+    if rule.encoding == "none":
+        return
+    train = frame_N[FrameTimes.of(clip, row.start, _end(row, facts)).train_S]
+    # how often each value occurs, channel by channel: a sixth of the time of sums over float64
+    often = [np.bincount(train[..., channel].ravel(), minlength=256) for channel in range(train.shape[-1])]
+    record["sums"] = [float(count @ np.arange(256)) for count in often]
+    record["squares"] = [float(count @ np.arange(256) ** 2) for count in often]
+    record["image"] = pack([encode(frame, rule.encoding) for frame in frame_N])
+    record["start"], record["end"] = row.start, _end(row, facts)
+
+
+def _end(row: SourceRow, facts: VideoInfo) -> float:
+    """Where a sample ends in its file, s (InvalidImage: the table names seconds that the file does not have)."""
+    if row.start >= facts.seconds:
+        raise InvalidImage(f"outside the video: begins at {row.start:g} s, the video ends at {facts.seconds:.2f} s")
+    if row.end is not None and row.end > facts.seconds + BEYOND_S:
+        raise InvalidImage(f"outside the video: ends at {row.end:g} s, the video at {facts.seconds:.2f} s")
+    return min(row.end if row.end is not None else math.inf, facts.seconds)
+
+
+def _describe(record: dict[str, Any], facts: VideoInfo, frame_N: Pixels) -> None:
+    """Size, format and fingerprints; two clips look alike when four of their frames do."""
+    record |= {"mode": facts.codec, "format": container_of(facts), "frames": 1}
+    record |= {"width": facts.width, "height": facts.height, "channels": frame_N.shape[-1]}
+    four = frame_N[(np.arange(4) * 2 + 1) * len(frame_N) // 8]
+    _, record["phash"], thumb = fingerprints(np.vstack([np.hstack([*four[:2]]), np.hstack([*four[2:]])]))
+    record["thumb"] = thumb.tobytes()
+    record["pixels"] = hashlib.sha256(repr(frame_N.shape).encode() + frame_N.tobytes()).hexdigest()
+
+
+def rows_of(row: dict[str, Any], record: dict[str, Any], split: str, clip: ClipConfig, channels: int, rule: Any) -> Any:
+    """The rows of one video: one of the stored frames for training, one a view for validation and test.
+
+    Args:
+        row: the columns that all its rows share; `id` is the video's.
+        record: of the survey.
+        split: "train", "val" or "test".
+        clip: section `data.clip`.
+        channels: of the data set.
+        rule: a `survey.Rule`.
+
+    Returns:
+        A list of rows of the store. The views of a video share `source_id`; their ids end in "@0", "@1", ...
+    """
+    frames = unpack(record["image"])
+    if rule.encoding == "raw" and record["channels"] != channels:
+        frames = [_coloured(frame, rule.image_size, record["channels"], channels) for frame in frames]
+    wanted = FrameTimes.of(clip, record["start"], record["end"])
+    picks = wanted.train_S[None] if split == "train" else wanted.views_VT
+    made = []
+    for view, pick_T in enumerate(picks):
+        name = row["id"] if len(picks) == 1 else f"{row['id']}@{view}"
+        image = join([frames[at] for at in pick_T], rule.encoding)
+        made.append({**row, "id": name, "source_id": row["id"], "image": image})
+    return made
+
+
+def join(frames: list[bytes], encoding: str) -> bytes:
+    """The frames of a clip as a row of the store holds them."""
+    return b"".join(frames) if encoding == "raw" else pack(frames)
+
+
+def _coloured(frame: bytes, size: int, found: int, channels: int) -> bytes:
+    return to_channels(np.frombuffer(frame, dtype=np.uint8).reshape(size, size, found), channels).tobytes()
+
+
+def some_frames(image: bytes, encoding: str, size: int, most: int) -> Pixels:
+    """Of the frames that the survey keeps at most `most`, evenly, for the audit page: (n, size, size, C)."""
+    frames = unpack(image)
+    return np.stack([_decoded(frames[at], encoding, size) for at in shown_frames(len(frames), most)])
+
+
+def _decoded(frame: bytes, encoding: str, size: int) -> Pixels:
+    values: NDArray[np.uint8] = np.frombuffer(frame, dtype=np.uint8)
+    if encoding == "jpeg":
+        values = np.asarray(cv2.imdecode(values, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
+        values = values if values.ndim == 2 else np.asarray(cv2.cvtColor(values, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return values.reshape(size, size, -1)

@@ -1,1 +1,0 @@
-"""Measures: scores, intervals, calibration; numpy and scikit-learn, no torch."""

@@ -1,0 +1,288 @@
+"""From a name to a net that takes uint8 pictures and gives logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillframe.config import ModelConfig, nearest
+from stillframe.models import dense as maps_of
+from stillframe.models import video, weights
+from stillframe.models.plain import PlainCNN, TextbookCNN
+from stillframe.types import DatasetCard
+
+OWN = ("plain_cnn", "textbook_cnn")
+PIECE = 1 << 19  # numbers that a CPU normalises at a time: what stays in its cache from one operation to the next
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What rebuilds a trained net; `artifacts/train/model.json`."""
+
+    name: str
+    classes: int
+    channels: int  # of the pictures that come in
+    image_size: int  # px
+    mean: list[float]  # per channel of the backbone, in 0..1
+    std: list[float]
+    drop_rate: float
+    drop_path_rate: float
+    encoder: str | None = None  # of a net that answers for each pixel
+    frames: int = 1  # T, of a net that answers clips
+    temporal: str | None = None  # its head over time
+
+
+class Network(nn.Module):
+    """A backbone with its normalisation in front: uint8 (or float 0..255) pictures in, logits out.
+
+    What decides the answer besides the weights (mean, std, gray to RGB) lies inside, so that training, validation,
+    evaluation and export cannot differ in it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255, persistent=False)
+        self._frozen: list[nn.Module] = []
+
+    def normalise(self, image_BCHW: Tensor) -> Tensor:
+        """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels.
+
+        Of clips (B, T, C, H, W) each frame.
+        """
+        if image_BCHW.ndim == 5:
+            frames = self.normalise(image_BCHW.flatten(0, 1))
+            return frames.reshape(-1, image_BCHW.shape[1], *frames.shape[1:])
+        channels = self.mean.shape[1]
+        if image_BCHW.shape[1] != channels:  # gray pictures, a backbone that takes RGB
+            image_BCHW = image_BCHW.expand(-1, channels, -1, -1)
+        if channels > 1 and image_BCHW.is_contiguous(memory_format=torch.channels_last):
+            return self._normalise_rows(image_BCHW)
+        return torch.sub(image_BCHW, self.mean).div_(self.std)
+
+    def _normalise_rows(self, image_BCHW: Tensor) -> Tensor:
+        """The same for channels-last pictures, row by row of W * C numbers.
+
+        Broadcast over an inner dimension of three the division took 20 times the augmentation's time.
+        """
+        batch, channels, height, width = image_BCHW.shape
+        rows = image_BCHW.permute(0, 2, 3, 1).view(batch, height, width * channels)
+        mean, std = self.mean.flatten().repeat(width), self.std.flatten().repeat(width)
+        recorded = torch.compiler.is_compiling()  # by an export, say: for batches of any size
+        if rows.numel() > PIECE and rows.dtype == torch.uint8 and rows.device.type == "cpu" and not recorded:
+            rows = _in_pieces(rows, mean, std)
+        else:
+            rows = torch.sub(rows, mean).div_(std)
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Logits (B, K), or (B, K, H, W) of a net for masks, of pictures (B, C, H, W), uint8 or float in 0..255.
+
+        A net for clips takes (B, T, C, H, W).
+        """
+        logits: Tensor = self.backbone(self.normalise(image_BCHW))
+        return logits.float()
+
+    def freeze(self, prefixes: list[str]) -> None:
+        """Keep the parameters whose names start so from learning, and their batch statistics from moving.
+
+        Raises:
+            ValueError: a prefix that no parameter has; names the nearest.
+        """
+        names = [name for name, _ in self.backbone.named_parameters()]
+        stems = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
+        for prefix in prefixes:
+            if prefix not in stems:
+                raise ValueError(f"model.freeze: no part {prefix!r} in {self.spec.name}: {nearest(prefix, stems)}")
+        self._frozen = [module for name, module in self.backbone.named_modules() if name in prefixes]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def thaw(self) -> None:
+        """Let everything learn."""
+        for module in self._frozen:
+            module.requires_grad_(True)
+        self._frozen = []
+        self.train(self.training)
+
+    def channels_last(self) -> None:
+        """Lay the backbone's weights out for pictures whose channels come last in memory; 3-D convolutions stay."""
+        if all(weight.ndim < 5 for weight in self.backbone.parameters()):
+            self.backbone.to(memory_format=torch.channels_last)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a part does not learn."""
+        return bool(self._frozen)
+
+    def train(self, mode: bool = True) -> Network:
+        """As of torch, but frozen parts stay in evaluation mode: their batch statistics must not move."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def _in_pieces(rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(rows - mean) / std bit for bit, some pictures at a time.
+
+    Each operation on the whole batch would read and write all of it in main memory.
+    """
+    out = torch.empty(rows.shape, dtype=mean.dtype)
+    pictures = max(1, PIECE // rows[0].numel())
+    for given, made in zip(torch.split(rows, pictures), torch.split(out, pictures), strict=True):
+        torch.div(given.to(mean.dtype).sub_(mean), std, out=made)
+    return out
+
+
+def backbone(spec: NetworkSpec, pretrained: bool | str = False) -> nn.Module:
+    """The net without normalisation; `pretrained` also takes a file of weights for an encoder.
+
+    Raises:
+        ValueError: no such model in timm or here; names the nearest one.
+    """
+    inputs = len(spec.mean)
+    if spec.frames > 1:
+        return _clip_net(spec, pretrained)
+    if spec.encoder is not None:
+        return maps_of.build(
+            spec.name,
+            spec.encoder,
+            classes=spec.classes,
+            channels=inputs,
+            drop_rate=spec.drop_rate,
+            drop_path_rate=spec.drop_path_rate,
+            pretrained=pretrained,
+        )
+    if spec.name == "plain_cnn":
+        return PlainCNN(inputs, spec.classes, spec.drop_rate)
+    if spec.name == "textbook_cnn":
+        return TextbookCNN(inputs, spec.classes, spec.image_size, spec.drop_rate)
+    import timm
+
+    base = spec.name.split(".")[0]
+    if not timm.is_model(base):
+        raise ValueError(f"model.name = {spec.name!r}: {nearest(spec.name, [*OWN, *timm.list_models()])}")
+    options: dict[str, Any] = {"num_classes": spec.classes, "in_chans": inputs, "drop_rate": spec.drop_rate}
+    if spec.drop_path_rate:
+        options["drop_path_rate"] = spec.drop_path_rate
+    if base.startswith(("vit", "deit", "swin", "eva", "beit", "maxvit")):
+        options["img_size"] = spec.image_size
+    try:
+        made: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        advice = " (weights from the Hub need a network; model.weights also takes a file)" if pretrained else ""
+        raise ValueError(f"model.name = {spec.name!r}: timm cannot build it: {error}{advice}") from None
+    return made
+
+
+def _clip_net(spec: NetworkSpec, pretrained: bool | str) -> nn.Module:
+    """A net for clips; pretrained weights are those of the net in it."""
+    if spec.name in video.SPACE_TIME:
+        whole = video.space_time(
+            spec.name, classes=spec.classes, drop_rate=spec.drop_rate, pretrained=pretrained is True
+        )
+        if isinstance(pretrained, str):
+            weights.load_pretrained(whole.inner, weights.locate(pretrained))  # type: ignore[arg-type]
+        return whole
+    picture = backbone(replace(spec, frames=1, temporal=None), pretrained is True)
+    if isinstance(pretrained, str):
+        weights.load_pretrained(picture, weights.locate(pretrained))
+    frame = video.FrameNet(video.without_classifier(picture), len(spec.mean), spec.image_size)
+    assert spec.temporal is not None
+    return video.ClipNet(frame, spec.temporal, frames=spec.frames, classes=spec.classes, drop_rate=spec.drop_rate)
+
+
+def _statistics(
+    model: ModelConfig, channels: int, mean: list[float], std: list[float]
+) -> tuple[list[float], list[float]]:
+    """Mean and deviation that the net expects, per channel of its input."""
+    if model.normalise == "data" or (model.normalise == "auto" and model.weights is None) or model.name in OWN:
+        if model.weights is not None and channels == 1:
+            return mean * 3, std * 3  # pretrained stems take three channels
+        if model.name in video.SPACE_TIME and channels == 1:
+            return mean * 3, [max(value, 1e-3) for value in std] * 3
+        return mean, [max(value, 1e-3) for value in std]  # a constant image has no deviation to divide by
+    if model.name in video.SPACE_TIME:
+        return video.statistics(model.name)
+    import timm
+
+    whole = model.encoder or model.name
+    if not timm.is_model(whole.split(".")[0]):
+        key = "model.encoder" if model.encoder else "model.name"
+        raise ValueError(f"{key} = {whole!r}: {nearest(whole, [*OWN, *timm.list_models()])}")
+    settings = timm.get_pretrained_cfg(whole)
+    return list(settings.mean), list(settings.std)
+
+
+def _quiet_head(inner: nn.Module) -> None:
+    """Start a new classifier near zero.
+
+    The initialisation that timm's EfficientNets take from their paper has a deviation of 0.4 for two classes: logits
+    of tens, and a first epoch that is spent, by all pretrained layers too, on taking them back.
+    """
+    ask: Any = getattr(inner, "get_classifier", None)
+    head = ask() if ask is not None else None
+    if isinstance(head, nn.Linear):
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
+
+
+def create(
+    model: ModelConfig,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    mean: list[float],
+    std: list[float],
+    maps: bool = False,
+    frames: int = 1,
+) -> Network:
+    """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
+
+    With `maps` it answers for each pixel; pretrained weights are those of its encoder. With `frames` of more than one
+    it answers clips of so many; pretrained weights are those of the net that sees each frame.
+
+    Raises:
+        ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
+    """
+    maps_of.check(model, image_size, maps=maps)
+    video.check(model, frames, image_size)
+    mean, std = _statistics(model, channels, mean, std)
+    rates = (model.drop_rate, model.drop_path_rate)
+    spec = NetworkSpec(
+        model.name, classes, channels, image_size, mean, std, *rates, model.encoder, frames, model.temporal
+    )
+    inside = maps or frames > 1  # the weights are those of a part
+    if inside:
+        inner = backbone(spec, pretrained=True if model.weights == "hub" else model.weights or False)
+    else:
+        inner = backbone(spec, pretrained=model.weights == "hub")
+    if not inside and model.weights is not None and model.weights != "hub":
+        weights.load_pretrained(inner, weights.locate(model.weights))
+    if model.weights is not None:
+        _quiet_head(inner)
+    net = Network(inner, spec)
+    net.freeze(model.freeze)
+    return net
+
+
+def for_card(model: ModelConfig, card: DatasetCard, *, maps: bool = False, frames: int = 1) -> Network:
+    """A fresh net for the data of a card, one logit a class (arguments and ValueError: as of `create`)."""
+    data: dict[str, Any] = {"channels": card.channels, "image_size": card.height, "mean": card.mean, "std": card.std}
+    return create(model, classes=len(card.classes), **data, maps=maps, frames=frames)
+
+
+def rebuild(spec: NetworkSpec) -> Network:
+    """The net of a spec, untrained; the weights come from a file next."""
+    return Network(backbone(spec), spec)

@@ -1,1 +1,0 @@
-"""Figures and HTML pages made from the outputs of the stages."""

@@ -1,0 +1,1 @@
+"""A model over HTTP, and as the model that MLflow serves."""

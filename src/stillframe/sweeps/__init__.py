@@ -1,0 +1,1 @@
+"""Hydra multirun over the whole DAG: trials in git worktrees, search, the record, the comparison page."""

@@ -1,0 +1,259 @@
+"""The figures of a sweep's page, in the style of the report."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stillframe.reporting.figures import COLOURS, FAINT, INK, brief, percent_axis, short, styled
+from stillframe.reporting.text import METRICS
+from stillframe.sweeps.comparison.candidates import Axis, Candidate, SweepComparison, is_share
+
+GREY, GOLD = "#9aa5b1", COLOURS[1]
+MOST_AXES = 8
+MOST_LABELLED = 8
+
+
+def title_of(objective: str) -> str:
+    """`val/f1_macro` as "Macro F1 on validation"."""
+    split, _, name = objective.partition("/")
+    costs = {"train/seconds": "Seconds of training", "train/parameters": "Parameters"}
+    known = METRICS.get(name, (name, "", False))[0]
+    return costs.get(objective, f"{known} on {'validation' if split == 'val' else split}")
+
+
+def _scale(axis: Axis, numbers: Sequence[int]) -> tuple[dict[int, float], list[tuple[float, str]]]:
+    """Where each trial lies on an axis from 0 to 1, and its ticks; trials without a value are left out."""
+    present = {at: axis.values[at] for at in numbers if axis.values.get(at) is not None}
+    if not axis.numeric:
+        names = sorted({str(value) for value in present.values()})
+        step = {name: (at + 0.5) / len(names) for at, name in enumerate(names)}
+        return {at: step[str(value)] for at, value in present.items()}, [(step[name], short(name)) for name in names]
+    transform: Callable[[float], float] = math.log10 if axis.log else float
+    place = {at: transform(float(value)) for at, value in present.items() if value is not None}
+    low, high = min(place.values()), max(place.values())
+    spread = high - low or 1.0
+    known = sorted({float(value) for value in present.values() if value is not None})
+    digits = 6
+    if len(known) > 6:
+        digits = 2
+        known = [10**at if axis.log else at for at in np.linspace(low, high, 3)]
+    ticks = [((transform(value) - low) / spread, f"{value:.{digits}g}") for value in known]
+    return {at: (value - low) / spread for at, value in place.items()}, ticks
+
+
+@styled
+def parallel_coordinates(findings: SweepComparison) -> Figure:
+    """One line a finished trial through its parameters to its score; the better, the darker; the best in orange."""
+    ranked, axes = findings.ranked, findings.axes[:MOST_AXES]
+    numbers = [one.trial.number for one in ranked]
+    scores = Axis("score", title_of(findings.objective), {one.trial.number: one.score.mean for one in ranked}, True)
+    figure = Figure(figsize=(max(10.0, min(14.0, 2.6 + 1.5 * len(axes))), 4.2), layout="constrained")
+    plot = figure.add_subplot()
+    scales = [_scale(axis, numbers) for axis in (*axes, scores)]
+    good = scales[-1][0] if findings.more_is_better else {at: 1 - value for at, value in scales[-1][0].items()}
+    turns = np.linspace(-0.018, 0.018, max(2, len(numbers)))  # lines through one category can be told apart
+    for turn, number in sorted(zip(turns, numbers, strict=False), key=lambda item: good.get(item[1], 0.0)):
+        points = [(x, place[number]) for x, (place, _) in enumerate(scales) if number in place]
+        best = number == numbers[0]
+        heights = [y + (turn if x < len(axes) else 0.0) for x, y in points]
+        style: dict[str, Any] = {"color": GOLD, "linewidth": 2.8, "zorder": 5}
+        if not best:
+            from matplotlib import colormaps
+
+            style = {"color": colormaps["Blues"](0.22 + 0.73 * good.get(number, 0.0)), "linewidth": 1.6, "alpha": 0.9}
+        plot.plot([x for x, _ in points], heights, **style, label=f"best: trial {number}" if best else None)
+    for x, (_, ticks) in enumerate(scales[:-1]):
+        _marked(plot, x, ticks, left=True)
+    ends = {scales[-1][0][at]: _text(scores.values[at], findings) for at in (numbers[-1], numbers[0])}
+    _marked(plot, len(axes), list(ends.items()), left=False)
+    plot.set_xticks(range(len(scales)), [*(short(axis.name) for axis in axes), short(scores.name)])
+    plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.45, len(axes) + 0.4))
+    plot.grid(False)
+    plot.spines[["left", "bottom"]].set_visible(False)
+    plot.set_title("Each line is a trial; the darker, the better", pad=9)
+    plot.legend(loc="upper left", bbox_to_anchor=(0.0, -0.08))
+    return figure
+
+
+def _text(value: float | str | None, findings: SweepComparison) -> str:
+    return f"{100 * float(value or 0):.1f} %" if is_share(findings.objective) else f"{float(value or 0):.4g}"
+
+
+def _marked(plot: Axes, x: int, ticks: list[tuple[float, str]], left: bool) -> None:
+    """A vertical axis with its ticks beside it."""
+    plot.axvline(x, color=INK, linewidth=0.9, zorder=1)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
+    for y, text in ticks:
+        place: dict[str, Any] = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
+        plot.text(x - 0.03 if left else x + 0.03, y, text, bbox=box, zorder=6, **place)
+
+
+@styled
+def importance_bars(shares: dict[str, float]) -> Figure:
+    """Share of the variation that each parameter explains."""
+    rows = list(shares.items())[:16][::-1]
+    figure = Figure(figsize=(6.4, 1.0 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh([short(name) for name, _ in rows], [share for _, share in rows], height=0.58, color=COLOURS[0])
+    for at, (_, share) in enumerate(rows):
+        axes.text(share + 0.01, at, f"{100 * share:.0f} %", va="center")
+    axes.set(xlim=(0, 1.08))
+    axes.grid(False, axis="y")
+    percent_axis(axes.xaxis)
+    axes.set_title("Share of the differences that it explains", pad=9)
+    return figure
+
+
+@styled
+def effects(findings: SweepComparison) -> Figure:
+    """For each parameter the score of all trials by its value, and their mean."""
+    axes = findings.axes[:MOST_AXES]
+    across = min(len(axes), 4)
+    down = -(-len(axes) // across)
+    figure = Figure(figsize=((5.6, 8.0, 10.0, 11.6)[across - 1], 2.7 * down), layout="constrained")
+    numbers = [one.trial.number for one in findings.ranked]
+    score = {one.trial.number: one.score.mean for one in findings.ranked}
+    for at, axis in enumerate(axes):
+        plot = figure.add_subplot(down, across, at + 1)
+        place, ticks = _scale(axis, numbers)
+        groups: dict[float, list[float]] = {}
+        for number, x in place.items():
+            groups.setdefault(x, []).append(score[number])
+        plot.scatter(list(place.values()), [score[number] for number in place], s=26, color=COLOURS[0], alpha=0.55)
+        if len(groups) <= 8:
+            places = sorted(groups)
+            means = [float(np.mean(groups[x])) for x in places]
+            plot.plot(
+                places,
+                means,
+                "_" if not axis.numeric else "_-",
+                color=GOLD,
+                markersize=17,
+                markeredgewidth=2.4,
+                linewidth=1.1,
+                label="mean",
+            )
+        plot.set_xticks([x for x, _ in ticks], [short(text) for _, text in ticks])
+        plot.set(xlim=(-0.15, 1.15), title=short(axis.name) + (" (log)" if axis.log else ""))
+        if any(len(text) > 9 for _, text in ticks) and len(ticks) > 2:
+            plot.tick_params(axis="x", rotation=30)
+        _as_score(plot, findings)
+        plot.set_ylabel(title_of(findings.objective) if at % across == 0 else "")
+    return figure
+
+
+def _as_score(plot: Axes, findings: SweepComparison) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    if is_share(findings.objective):
+        low, high = plot.get_ylim()
+        low, high = max(low, -0.02), min(high, 1.02)
+        plot.set_ylim(low, high)
+        plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.3 else 0, symbol=" %"))
+
+
+@styled
+def cost(findings: SweepComparison) -> Figure:
+    """The objective against seconds of training and against parameters, with intervals and the Pareto front."""
+    several = " (mean of the repeats)" if findings.sweep.facts["repeats"] > 1 else ""
+    costs = {"train/seconds": f"seconds of training{several}", "train/parameters": "parameters"}
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    for at, (name, label) in enumerate(costs.items()):
+        plot = figure.add_subplot(1, 2, at + 1)
+        known = [one for one in findings.ranked if math.isfinite(one.trial.mean(name))]
+        _points(plot, known, name)
+        front = sorted((one.trial.mean(name), one.score.mean) for one in known if name in one.fronts)
+        plot.step(
+            [x for x, _ in front],
+            [y for _, y in front],
+            where="post",
+            color=GOLD,
+            linewidth=1.3,
+            zorder=2,
+            label="Pareto front: none is both cheaper and better",
+        )
+        spent = [one.trial.mean(name) for one in known]
+        if spent and min(spent) > 0 and max(spent) > 8 * min(spent):
+            plot.set_xscale("log")
+            plot.xaxis.set_major_formatter("{x:g}")
+            plot.xaxis.set_minor_formatter("")
+        elif spent:
+            reach = max(spent) - min(spent) or max(spent) or 1.0
+            plot.set_xlim(min(spent) - 0.12 * reach, max(spent) + 0.16 * reach)
+        plot.set(xlabel=label, ylabel=title_of(findings.objective) if at == 0 else "")
+        _as_score(plot, findings)
+        if name == "train/parameters":
+            _counts(plot, spent)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles[:1], labels[:1], loc="outside lower center")
+    return figure
+
+
+def _counts(plot: Axes, values: Sequence[float]) -> None:
+    """Ticks at the sizes themselves while they are few and apart."""
+    from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter
+
+    plot.xaxis.set_major_formatter(EngFormatter(sep=" ", places=0))
+    plot.xaxis.set_minor_formatter(NullFormatter())
+    kinds = sorted(set(values))
+    if 1 < len(kinds) <= 6 and all(b > 1.5 * a for a, b in itertools.pairwise(kinds)):
+        plot.xaxis.set_major_locator(FixedLocator(kinds))
+
+
+def _points(plot: Axes, ranked: Sequence[Candidate], cost: str) -> None:
+    """Points with intervals; a trial's number stands left of its point where another one stands right of it."""
+    low, high = (find(one.score.mean for one in ranked) for find in (min, max))
+    near = 0.05 * (high - low)
+    taken: list[tuple[float, float]] = []
+    for one in ranked:
+        x, y, on_front = one.trial.mean(cost), one.score.mean, cost in one.fronts
+        if math.isfinite(one.score.low):
+            plot.plot([x, x], [one.score.low, one.score.high], color=GREY, linewidth=1.1, zorder=1)
+        colour = GOLD if on_front else COLOURS[0]
+        plot.scatter([x], [y], s=46 if on_front else 30, color=colour, zorder=4, edgecolor="white", linewidth=0.8)
+        if on_front or one.rank <= MOST_LABELLED:
+            crowd = sum(abs(x - other) <= 0.02 * x and abs(y - height) <= near for other, height in taken)
+            taken.append((x, y))
+            if crowd < 2:
+                side: dict[str, Any] = {"xytext": (-6, 3), "ha": "right"} if crowd else {"xytext": (6, 3), "ha": "left"}
+                plot.annotate(str(one.trial.number), (x, y), textcoords="offset points", fontsize=8.5, **side)
+
+
+@styled
+def confusions(matrices: dict[int, np.ndarray[Any, Any]], titles: Sequence[str], classes: Sequence[str]) -> Figure:
+    """The matrices side by side: share of each actual class; numbers are counts, where there is room."""
+    count = len(classes)
+    side = 3.1 if count <= 12 else 3.6
+    across = min(len(matrices), 4 if count <= 12 else 2)
+    down = -(-len(matrices) // across)
+    figure = Figure(figsize=(side * across + 0.7, (side + 0.35) * down), layout="constrained")
+    for at, (matrix, title) in enumerate(zip(matrices.values(), titles, strict=True)):
+        plot = figure.add_subplot(down, across, at + 1)
+        total = matrix.sum(1, keepdims=True)
+        share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
+        plot.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
+        plot.grid(False)
+        plot.set_title(title, fontsize=9.5, pad=6)
+        ticks = range(0, count, -(-count // 20))
+        size = 8.5 if count <= 12 else 6
+        names = [short(classes[tick]) for tick in ticks]
+        turned = 90 if max(map(len, names)) > 2 else 0
+        plot.set_xticks(list(ticks), names, rotation=turned, fontsize=size)
+        plot.set_yticks(list(ticks), names if at % across == 0 else [""] * len(names), fontsize=size)
+        plot.set_xlabel("predicted", fontsize=9)
+        plot.set_ylabel("actual" if at % across == 0 else "", fontsize=9)
+        if count <= 12:
+            for row, column in zip(*np.nonzero(matrix), strict=True):
+                colour = "white" if share[row, column] > 0.55 else INK
+                text = brief(int(matrix[row, column]))
+                plot.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.5)
+        plot.spines[:].set_visible(True)
+        plot.spines[:].set_color(FAINT)
+    return figure

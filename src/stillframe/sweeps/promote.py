@@ -1,0 +1,139 @@
+"""`stillframe promote`: a trial becomes the workspace, and its model a version in MLflow's registry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stillframe.paths import SOURCE, TRAIN
+from stillframe.stages.compose import link_source
+from stillframe.sweeps import register
+from stillframe.sweeps.git_snapshot import RESULTS, GitError, git
+from stillframe.sweeps.store import Repeat, Sweep, Trial
+
+
+def promote(sweep: Sweep, word: str, repeat: int, name: str | None) -> tuple[Trial, str, str]:
+    """Apply a run of a trial to the checkout in the current folder, and register its model.
+
+    Args:
+        sweep: of the trial.
+        word: the trial's number, or "best".
+        repeat: which of its runs; 0 has the seed and the fold that the configuration names.
+        name: of the registered model; None: the data set's.
+
+    Returns:
+        The trial, the model's name and its version.
+
+    Raises:
+        ValueError: no such trial or run, it did not finish, uncommitted edits would be overwritten, the checkout has
+            moved on, or DVC or MLflow refused.
+    """
+    trial, one = choose(sweep, word, repeat)
+    root = Path.cwd()
+    check(root, sweep, one)
+    _apply(root, str(one.experiment))
+    path = sweep.place(trial.number) / f"r{one.repeat}" / "params.yaml"
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    link_source(values["data"]["path"], root / SOURCE)
+    model = name or str(values["data"]["name"])
+    try:
+        version = register.register(sweep, trial, one, values, root / TRAIN, model)
+    except Exception as error:  # MLflow raises what its stores and its network raise
+        raise ValueError(
+            f"the checkout has trial {trial.number} now, but MLflow at {sweep.facts['tracking_uri']} did not take its "
+            f"model: {' '.join(str(error).split())[:300]}. The same command again registers it"
+        ) from error
+    return trial, model, version
+
+
+def choose(sweep: Sweep, word: str, repeat: int) -> tuple[Trial, Repeat]:
+    """The trial and its run.
+
+    Raises:
+        ValueError: there is none, or it did not finish.
+    """
+    trial = sweep.best() if word == "best" else sweep.trial(int(word)) if word.isdecimal() else None
+    if trial is None:
+        known = ", ".join(str(one.number) for one in sweep.trials() if one.state == "finished") or "none"
+        raise ValueError(f"{word}: no such trial of sweep {sweep.facts['name']}: finished are {known} (or `best`)")
+    one = next((run for run in trial.repeats if run.repeat == repeat and run.state == "finished"), None)
+    if one is None or not one.commit:
+        last = (trial.error.strip().splitlines() or [""])[-1]
+        raise ValueError(
+            f"trial {trial.number}, repeat {repeat}, has not finished ({trial.state}): {last}".rstrip(": ")
+        )
+    return trial, one
+
+
+def check(root: Path, sweep: Sweep, one: Repeat) -> None:
+    """Refuse what `dvc exp apply` would do without a word: overwrite edits, undo later commits.
+
+    Raises:
+        ValueError: with the files, and what to do.
+    """
+    try:
+        git(root, "cat-file", "-e", f"{one.commit}^{{commit}}")
+    except (GitError, FileNotFoundError):
+        raise ValueError(
+            f"{root}: git does not know {one.experiment} ({one.commit}): run this in the checkout of the sweep, "
+            f"{sweep.facts['root']}"
+        ) from None
+    lost = overwritten(root, sweep, str(one.commit))
+    if lost:
+        raise ValueError(
+            f"uncommitted edits would be overwritten: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}: commit "
+            "them or `git stash` first"
+        )
+    edits = _names(root, "diff", "--name-only", sweep.facts["head"], sweep.facts["commit"])
+    later = set(_names(root, "diff", "--name-only", "HEAD", str(one.commit))) - edits - set(RESULTS)
+    if later:
+        raise ValueError(
+            f"{len(later)} files were committed since the sweep began ({min(later)}), and applying the trial would set "
+            f"them back: `git checkout -b promoted {sweep.facts['head'][:10]}` first, or `dvc exp branch "
+            f"{one.experiment} NAME` and merge"
+        )
+
+
+def overwritten(root: Path, sweep: Sweep, commit: str) -> list[str]:
+    """Files with uncommitted edits that `commit` has otherwise and that no commit of the sweep holds either.
+
+    What an earlier trial left, applied by this command, is in that trial's commit: nothing is lost with it.
+    """
+    loose = _names(root, "ls-files", "--modified", "--deleted", "--others", "--exclude-standard")
+    changed = sorted(loose | _names(root, "diff", "--name-only", "--cached", "HEAD"))
+    theirs = _blobs(root, commit, changed)
+    kept = [sweep.facts["commit"], *(str(run.commit) for one in sweep.trials() for run in one.repeats if run.commit)]
+    out = []
+    for path in changed:
+        if path not in theirs:
+            continue  # DVC leaves alone what the trial does not have
+        here = git(root, "hash-object", path) if (root / path).is_file() else ""
+        if here != theirs[path] and not any(_blobs(root, other, [path]).get(path) == here for other in kept):
+            out.append(path)
+    return out
+
+
+def _names(root: Path, *words: str) -> set[str]:
+    return {name for name in git(root, *words, "-z").split("\0") if name}
+
+
+def _blobs(root: Path, commit: str, paths: list[str]) -> dict[str, str]:
+    """Path -> git's hash of its contents, of those that a commit has."""
+    if not paths:
+        return {}
+    lines = [line for line in git(root, "ls-tree", "-r", "-z", commit, "--", *paths).split("\0") if line]
+    return {line.split("\t", 1)[1]: line.split("\t", 1)[0].split()[2] for line in lines}
+
+
+def _apply(root: Path, experiment: str) -> None:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
+    command = [sys.executable, "-m", "dvc", "exp", "apply", experiment]
+    answer = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        last = (answer.stderr.strip() or answer.stdout.strip()).splitlines()[-1:]
+        raise ValueError(f"dvc exp apply {experiment}: {' '.join(last)}")

@@ -1,0 +1,157 @@
+"""One run of the DAG in a slot: parameters in, `dvc repro`, metrics, a DVC experiment and an MLflow run out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stillframe.config import hydra_compose
+from stillframe.paths import EVALUATE, PARAMS, SOURCE, TRAIN, VALIDATE, read_json
+from stillframe.stages.compose import link_source
+from stillframe.sweeps import mlflow_record
+from stillframe.sweeps.store import Repeat, Sweep
+from stillframe.sweeps.worktree import Worktree, alone, environment, guarded
+from stillframe.training.trial_pruning import PRUNED
+
+UPSTREAM = ("task", "seed", "data", "augment")  # parameters of the stages before `train`
+KEPT = {  # file of the slot -> its name beside the trial
+    VALIDATE / "predictions.parquet": "val_predictions.parquet",
+    EVALUATE / "predictions.parquet": "test_predictions.parquet",
+    EVALUATE / "intervals.json": "intervals.json",
+    TRAIN / "summary.json": "summary.json",
+    TRAIN / "history.csv": "history.csv",
+    PARAMS: "params.yaml",
+}
+
+
+class RunFailed(Exception):
+    """The DAG ended with an error; the message is the last of what it said."""
+
+
+class RunPruned(Exception):
+    """The search ended the training midway."""
+
+
+def parameters(values: dict[str, Any], repeat: int, folds: int, root: Path) -> dict[str, Any]:
+    """The parameters of one repeat: its seed, its fold; a folder of the user's by its absolute path."""
+    turn, fold = divmod(repeat, folds) if folds else (repeat, None)
+    data = dict(values["data"])
+    if data["path"] is not None:
+        data["path"] = str((root / Path(data["path"]).expanduser()).absolute())
+    if fold is not None:
+        data |= {"folds": folds, "fold": fold}
+    return {**values, "data": data, "seed": values["seed"] + turn}
+
+
+def run(
+    sweep: Sweep,
+    slot: Worktree,
+    number: int,
+    repeat: int,
+    values: dict[str, Any],
+    gpus: str | None,
+    env: dict[str, str],
+) -> Repeat:
+    """Run the DAG with `values` in `slot`; never raises for what goes wrong in the DAG itself.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; the training's state is kept in the slot.
+    """
+    started = time.monotonic()
+    folder = sweep.place(number) / f"r{repeat}"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{sweep.facts['name']}-{number:04d}" + (f"-r{repeat}" if sweep.facts["repeats"] > 1 else "")
+    one = Repeat(repeat, values["seed"], values["data"].get("fold"), "running", experiment=name)
+    child = mlflow_record.TrialRun(sweep, number, repeat, name, values)
+    one = replace(one, run_id=child.run_id)
+    try:
+        one = _run(sweep, slot, folder, one, values, gpus, {**env, **child.environment()})
+    except RunPruned as problem:
+        one = replace(one, state="pruned", error=str(problem))
+    except (RunFailed, ValueError, OSError) as problem:
+        one = replace(one, state="failed", error=str(problem))
+    except BaseException:
+        child.close(replace(one, state="stopped", seconds=time.monotonic() - started), folder)
+        raise
+    one = replace(one, seconds=round(time.monotonic() - started, 2))
+    child.close(one, folder)
+    return one
+
+
+def _run(
+    sweep: Sweep,
+    slot: Worktree,
+    folder: Path,
+    one: Repeat,
+    values: dict[str, Any],
+    gpus: str | None,
+    extra: dict[str, str],
+) -> Repeat:
+    slot.start_from(sweep.facts["commit"])
+    (slot.folder / PRUNED).unlink(missing_ok=True)
+    (slot.folder / PARAMS).write_text(hydra_compose.as_yaml(values), encoding="utf-8")
+    link_source(values["data"]["path"], slot.folder / SOURCE)
+    threads = sweep.facts["threads"]
+    env = environment(slot, gpus, threads, {"DVC_EXP_NAME": str(one.experiment), **extra})
+    log = folder / "log.txt"
+    log.unlink(missing_ok=True)
+    upstream = hashlib.sha256(json.dumps([values[name] for name in UPSTREAM], sort_keys=True).encode()).hexdigest()
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    with alone(sweep.folder / "upstream", upstream[:16]) as first:
+        if first and sweep.facts["parallel"] > 1:
+            _check(guarded(slot, [*dvc, "augment"], env, log, sweep.facts["timeout_s"] or 0), slot, log)
+    _check(guarded(slot, [*dvc, sweep.facts["until"]], env, log, sweep.facts["timeout_s"] or 0), slot, log)
+    for source, target in KEPT.items():
+        if (slot.folder / source).exists() and not (source.parent == EVALUATE and sweep.facts["until"] == "validate"):
+            shutil.copyfile(slot.folder / source, folder / target)
+    commit = slot.commit(sweep.facts["head"], f"sweep {sweep.facts['name']}: {one.experiment}")
+    slot.publish(commit, sweep.facts["head"], str(one.experiment))
+    return replace(
+        one, state="finished", commit=commit, metrics=metrics(slot.folder, sweep.facts["until"]), ran=stages_in(log)
+    )
+
+
+def _check(code: int, slot: Worktree, log: Path) -> None:
+    if code == 0:
+        return
+    if (slot.folder / PRUNED).exists():
+        raise RunPruned(read_json(slot.folder / PRUNED)["why"])
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if code == 124:
+        text += "\nsweep.timeout_s is over"
+    raise RunFailed(last_words(text) or f"exit code {code}")
+
+
+def last_words(text: str) -> str:
+    """What a failed `dvc repro` said last, without its progress bars: what goes into the record."""
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    lines = [
+        line for line in lines if line and not line.startswith(("To track", "\tgit add", "To enable", "\tdvc conf"))
+    ]
+    if len(lines) > 1 and lines[-1].startswith("ERROR: failed to reproduce") and not lines[-2].startswith("> "):
+        lines.pop()  # the stage has said why
+    return "\n".join(lines[-12:])[-2000:]
+
+
+def stages_in(log: Path) -> list[str]:
+    """The stages that ran, in their order."""
+    found = re.findall(r"^Running stage '(\w+)':", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return list(dict.fromkeys(found))
+
+
+def metrics(folder: Path, until: str = "report") -> dict[str, float]:
+    """What the stages up to `until` measured: val/..., test/..., and what the training cost."""
+    out: dict[str, float] = {}
+    places = [("val", VALIDATE), ("test", EVALUATE)]
+    for split, place in places[: 1 if until == "validate" else 2]:
+        values = read_json(folder / place / "metrics.json")
+        out |= {f"{split}/{name}": float(value) for name, value in values.items() if isinstance(value, int | float)}
+    summary = read_json(folder / TRAIN / "summary.json")
+    return out | {"train/seconds": float(summary["seconds"]), "train/parameters": float(summary["parameters"])}

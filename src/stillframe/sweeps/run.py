@@ -1,0 +1,107 @@
+"""`python -m stillframe.sweep -m model=resnet18,plain_cnn optim.lr=1e-3,3e-4`: the whole DAG for each setting.
+
+The command line is Hydra's; conf/sweep.yaml is its root. The same command again continues a sweep that was stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from stillframe.paths import CONF
+from stillframe.sweeps import live_table, settings, stopping, trial
+from stillframe.sweeps.create import open_sweep
+from stillframe.sweeps.mlflow_record import SweepRun
+from stillframe.sweeps.overrides import compose, count, plan_search
+from stillframe.sweeps.store import Sweep
+
+ASK = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
+
+
+def main(arguments: list[str]) -> int:
+    """Run a sweep: 0 when every trial finished or was pruned, 1 when one failed, 128 + signal when it was stopped.
+
+    Raises:
+        ValueError: the command, the configuration or the checkout is not one to start from.
+    """
+    if not (CONF / "sweep.yaml").is_file():
+        raise FileNotFoundError(f"{CONF}/sweep.yaml is missing: run this in the repository's root")
+    words = [word for word in arguments if word not in ("-m", "--multirun")]
+    if any(word.split("=")[0] in ASK for word in words):
+        hydra(arguments)
+        return 0
+    values = compose(words)
+    given = settings.build(values)
+    planned = plan_search(values, words, given)
+    sweep = open_sweep(given, values, words)
+    extra = [
+        f"hydra.sweep.dir={_quoted(sweep.folder)}",
+        f"+hydra.job.env_set.{stopping.FOLDER}={_quoted(sweep.folder)}",
+    ]
+    parent = SweepRun(sweep, values)
+    sweep = sweep.write(parent_run=parent.open(), state="running")
+    parent = SweepRun(sweep, values)
+    os.environ[stopping.CONTROLLER] = str(os.getpid())
+    state, before, stop = "failed", len(sweep.trials()), stopping.StopState()
+    print(f"sweep {sweep.facts['name']} in {sweep.folder}" + (f": goes on after {before} trials" if before else ""))
+    try:
+        if planned is not None:
+            planned.check_storage(sweep)
+        total = planned.trials if planned is not None else count(words)
+        with live_table.LiveTable(sweep, total), stopping.stoppable(sweep) as stop:
+            hydra(["-m", *words, *extra])
+            trial.complete_best(sweep)
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "stopped"
+    finally:
+        sweep = sweep.write(state=state, ended=time.time())
+        parent.close(state, sweep.trials(), pictures(sweep))
+    return tell(sweep, state, stop.signum)
+
+
+def pictures(sweep: Sweep) -> list[Path]:
+    """The page and the pictures for the parent run; whatever goes wrong with them, the sweep is not lost."""
+    if not sweep.trials():
+        return []
+    try:
+        from stillframe.sweeps.comparison import write_page as review
+
+        return review.pictures(sweep)
+    except Exception as error:
+        print(f"no compare.html: {type(error).__name__}: {error}", file=sys.stderr)
+        return []
+
+
+def hydra(words: list[str]) -> None:
+    """Hand over to Hydra."""
+    import hydra as package
+
+    sys.argv = ["python -m stillframe.sweep", *words]
+    package.main(config_path=str(CONF.resolve()), config_name="sweep", version_base="1.3")(trial.run)()
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def tell(sweep: Sweep, state: str, signum: int) -> int:
+    """Print how the sweep ended; the exit code."""
+    trials = sweep.trials()
+    print(live_table.summary(trials, sweep, len(trials), 0.0))
+    if (sweep.folder / "compare.html").exists():
+        print(f"compare them:  {sweep.folder / 'compare.html'}")
+    best = sweep.best()
+    if best is not None:
+        print(f"best setting:  {' '.join(best.overrides)}")
+        print(f"apply it:      dvc exp apply {best.repeats[0].experiment}")
+    for failed in [one for one in trials if one.state == "failed"][:5]:
+        print(f"failed:        trial {failed.number}: {failed.error.splitlines()[-1]}  ({sweep.place(failed.number)})")
+    if state == "stopped":
+        print("stopped; the same command goes on:  " + sweep.facts["command"])
+        return 128 + (signum or signal.SIGINT)
+    return 1 if any(one.state == "failed" for one in trials) else 0

@@ -1,0 +1,134 @@
+"""Slots: checkouts that trials take turns in. They share git's objects and DVC's cache with the user's checkout."""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillframe.sweeps.git_snapshot import git, someone
+
+PLACE = Path(".work/sweep")
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Worktree:
+    """One checkout, held by one trial at a time."""
+
+    number: int
+    folder: Path
+    root: Path
+
+    def start_from(self, commit: str) -> None:
+        """Make the checkout what `commit` says; what DVC made for the last trial stays, for DVC to compare."""
+        (self.folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)  # half-written where a `dvc` was killed
+        git(self.folder, "checkout", "--quiet", "--force", "--detach", commit)
+
+    def commit(self, parent: str, message: str) -> str:
+        """Commit what lies here on top of `parent`; the commit's id."""
+        git(self.folder, "add", "-A")
+        tree = git(self.folder, "write-tree")
+        return git(self.folder, "commit-tree", tree, "-p", parent, "-m", message, env=someone(self.folder))
+
+    def publish(self, commit: str, baseline: str, name: str) -> None:
+        """Push a trial's commit to where DVC looks for experiments on `baseline`."""
+        ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+        git(self.folder, "push", "--quiet", "--force", "origin", f"{commit}:{ref}")
+
+
+def cache_of(root: Path) -> Path:
+    """DVC's cache of a checkout: cache.dir where it is set, else .dvc/cache."""
+    for name in ("config.local", "config"):
+        parser = configparser.ConfigParser()
+        parser.read(root / ".dvc" / name)
+        if parser.has_option("cache", "dir"):
+            return (root / ".dvc" / parser.get("cache", "dir")).resolve()
+    return root / ".dvc" / "cache"
+
+
+def _make(folder: Path, root: Path) -> None:
+    """Clone the checkout. What a crash left half-made is made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
+    git(folder, "config", "gc.auto", "0")
+    local = folder / ".dvc" / "config.local"
+    local.parent.mkdir(exist_ok=True)
+    cache = cache_of(root)
+    cache.mkdir(parents=True, exist_ok=True)
+    local.write_text(f"[cache]\n    dir = {cache}\n    type = reflink,hardlink,symlink\n", encoding="utf-8")
+    (folder / ".ready").touch()
+    (folder / ".git" / "info" / "exclude").write_text("/.ready\n/.dvc/config.local\n", encoding="utf-8")
+
+
+@contextmanager
+def take(root: Path, slots: int) -> Iterator[Worktree]:
+    """A slot that no other process holds; waits until one is free. The system lets go of it when the process dies."""
+    place = root / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    while True:
+        for number in range(slots):
+            with (place / f"slot-{number}.lock").open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                folder = place / f"slot-{number}"
+                if not (folder / ".ready").exists():
+                    _make(folder, root)
+                yield Worktree(number, folder, root)
+                return
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def alone(folder: Path, key: str) -> Iterator[bool]:
+    """True for the first that comes with `key` while it works; the others wait, and then get False.
+
+    Two slots that need the same upstream result at the same moment would both compute it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / f"{key}.done"
+    if done.exists():
+        yield False
+        return
+    with (folder / f"{key}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            yield False
+            return
+        yield True
+        done.touch()
+
+
+def environment(slot: Worktree, gpus: str | None, threads: int, extra: dict[str, str]) -> dict[str, str]:
+    """For the processes of a trial: the slot's own code, its devices, its share of the cores."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+    env["PYTHONPATH"] = os.pathsep.join([str(slot.folder / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    env["STILLFRAME_THREADS"] = str(threads)
+    if gpus is not None:
+        env["CUDA_VISIBLE_DEVICES"] = gpus
+    return env | extra
+
+
+def guarded(slot: Worktree, command: list[str], env: dict[str, str], log: Path, timeout_s: float) -> int:
+    """Run a command in the slot, output to `log`; its exit code. Nothing of it outlives this process."""
+    words = [sys.executable, "-m", "stillframe.sweeps.process_guard", str(timeout_s), str(os.getpid()), "--", *command]
+    with log.open("ab") as file:
+        process = subprocess.Popen(words, cwd=slot.folder, env=env, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise

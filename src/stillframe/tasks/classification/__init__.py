@@ -1,0 +1,61 @@
+"""Image classification: one label an image."""
+
+from stillframe.tasks.base import Metric, Task
+
+METRICS = (
+    Metric("accuracy", "Accuracy", "share of images answered right", monitored=True),
+    Metric(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        "mean share found of each class: a rare class counts fully",
+        monitored=True,
+    ),
+    Metric("f1_macro", "Macro F1", "balance of precision and recall, mean over the classes", monitored=True),
+    Metric("f1_weighted", "Weighted F1", "the same, classes weighted by their images", monitored=True),
+    Metric(
+        "precision_macro",
+        "Macro precision",
+        "of the answers “X”, the share that is X; mean over the classes",
+        monitored=True,
+    ),
+    Metric(
+        "recall_macro", "Macro recall", "of the images of X, the share found; mean over the classes", monitored=True
+    ),
+    Metric(
+        "auroc",
+        "AUROC",
+        "chance that an image of a class is ranked above one of another; 0.5 is guessing",
+        percent=False,
+        additive=False,
+    ),
+    Metric("log_loss", "Log loss", "punishes confident wrong answers; lower is better", maximize=False, percent=False),
+    Metric(
+        "brier", "Brier score", "squared error of the probabilities; lower is better", maximize=False, percent=False
+    ),
+    Metric(
+        "ece",
+        "Calibration error (ECE)",
+        "gap between confidence and accuracy; lower is better",
+        maximize=False,
+        percent=False,
+    ),
+    Metric(
+        "ece_uncalibrated",
+        "ECE before calibration",
+        "the same without temperature scaling",
+        maximize=False,
+        percent=False,
+    ),
+    Metric(
+        "log_loss_uncalibrated",
+        "Log loss before calibration",
+        "the same without temperature scaling",
+        maximize=False,
+        percent=False,
+    ),
+    Metric("precision", "precision", "of the answers “X”, the share that is X", per_class=True, monitored=True),
+    Metric("recall", "recall", "of the images of X, the share found", per_class=True, monitored=True),
+    Metric("f1", "F1", "balance of precision and recall", per_class=True, monitored=True),
+)
+
+TASK = Task("classification", __name__, METRICS, lead="accuracy", answer="label")

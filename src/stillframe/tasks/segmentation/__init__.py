@@ -1,0 +1,56 @@
+"""Semantic segmentation: one class a pixel."""
+
+from stillframe.tasks.base import Metric, Task
+
+METRICS = (
+    Metric(
+        "iou_macro",
+        "Mean IoU",
+        "overlap of answer and truth as a share of both together, mean over the classes",
+        monitored=True,
+    ),
+    Metric("iou_weighted", "Weighted IoU", "the same, classes weighted by their pixels", monitored=True),
+    Metric("boundary_f1", "Boundary F1", "share of the contours that lie right, within 0.75 % of the image's diagonal"),
+    Metric(
+        "accuracy",
+        "Accuracy",
+        "share of pixels answered right; a large background makes it high",
+        monitored=True,
+    ),
+    Metric(
+        "f1_macro",
+        "Macro F1",
+        "Dice: overlap as a share of the mean of both areas, mean over the classes",
+        monitored=True,
+    ),
+    Metric(
+        "precision_macro",
+        "Macro precision",
+        "of the pixels answered “X”, the share that is X; mean over the classes",
+        monitored=True,
+    ),
+    Metric(
+        "recall_macro", "Macro recall", "of the pixels of X, the share found; mean over the classes", monitored=True
+    ),
+    Metric(
+        "ece",
+        "Calibration error (ECE)",
+        "gap between the confidence in a pixel and how often it is right; lower is better",
+        maximize=False,
+        percent=False,
+    ),
+    Metric(
+        "ece_uncalibrated",
+        "ECE before calibration",
+        "the same without temperature scaling, on a grid of pixels",
+        maximize=False,
+        percent=False,
+    ),
+    Metric("iou", "IoU", "overlap of answer and truth as a share of both together", per_class=True, monitored=True),
+    Metric("f1", "Dice (F1)", "overlap as a share of the mean of both areas", per_class=True, monitored=True),
+    Metric("precision", "precision", "of the pixels answered “X”, the share that is X", per_class=True, monitored=True),
+    Metric("recall", "recall", "of the pixels of X, the share found", per_class=True, monitored=True),
+    Metric("boundary_f1", "Boundary F1", "share of the contours that lie right", per_class=True),
+)
+
+TASK = Task("segmentation", __name__, METRICS, lead="iou_macro", answer="mask")

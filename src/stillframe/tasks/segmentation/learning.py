@@ -1,0 +1,134 @@
+"""Semantic segmentation: one class a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stillframe.config import DistillConfig, ModelConfig, OptimConfig
+from stillframe.evaluation.pixel_scores import mask_scores
+from stillframe.models import build
+from stillframe.models.build import Network
+from stillframe.models.tta import tta_views, undo_tta
+from stillframe.tasks.base import MetricAccumulator
+from stillframe.tasks.confusion_accumulator import ConfusionAccumulator
+from stillframe.tasks.segmentation import losses
+from stillframe.types import IGNORE, Batch, DatasetCard, Prediction
+
+if TYPE_CHECKING:
+    from stillframe.tasks.base import Loss
+
+
+def build_network(model: ModelConfig, card: DatasetCard) -> Network:
+    """A fresh net with one logit a class and pixel (ValueError: no net for masks, weights that do not fit).
+
+    Raises:
+        ValueError: the data has no masks; or as `models.build.create`.
+    """
+    if not card.pixels:
+        raise ValueError(f"{card.name} has no masks, which segmentation learns from: prepare it with data.masks")
+    return build.for_card(model, card, maps=True)
+
+
+def class_weight_K(optim: OptimConfig, card: DatasetCard) -> Tensor | None:
+    """Pixels / (K * pixels of the class) of the train split, "balanced"; None when optim.class_weights is none."""
+    if optim.class_weights == "none":
+        return None
+    count_K = np.array([card.pixels["train"][name] for name in card.classes], dtype=np.float64)
+    return torch.tensor(count_K.sum() / (len(count_K) * np.maximum(count_K, 1.0)), dtype=torch.float32)
+
+
+def make_loss(optim: OptimConfig, card: DatasetCard) -> Loss:
+    """The losses of `optim.loss`, summed: see `losses`.
+
+    Raises:
+        ValueError: mixup, which would make pixels of two classes.
+    """
+    if optim.mixup:
+        raise ValueError(f"optim.mixup = {optim.mixup:g}: a pixel has one class; use optim.cutmix, or set it to 0")
+    whole = losses.summed(optim, class_weight_K(optim, card))
+
+    def loss(logits_BKHW: Tensor, batch: Batch) -> Tensor:
+        return whole(logits_BKHW.float(), _mask(batch), batch.weight_B)
+
+    return loss
+
+
+def _mask(batch: Batch) -> Tensor:
+    assert batch.mask_BHW is not None, "build_network refuses data without masks"
+    return batch.mask_BHW
+
+
+def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
+    """A part of the loss is a pixel's distance from a teacher's probabilities (Hinton, Vinyals and Dean 2015).
+
+    (1 - weight) * loss + weight * T^2 * KL(teacher || student), both at temperature T, over the pixels that count.
+
+    Args:
+        loss: from the masks.
+        teacher: a trained net for the same classes; moved to the batch's device, and left as it is otherwise.
+        distill: temperature and weight.
+    """
+    heat, share = distill.temperature, distill.weight
+    teacher.eval().requires_grad_(False)
+
+    def both(logits_BKHW: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            wanted = functional.log_softmax(teacher.to(logits_BKHW.device)(batch.image_BCHW) / heat, dim=1)
+        said = functional.log_softmax(logits_BKHW.float() / heat, dim=1)
+        apart_BHW = functional.kl_div(said, wanted, reduction="none", log_target=True).sum(1)
+        counted = (_mask(batch) != IGNORE) * batch.weight_B[:, None, None]
+        apart = (apart_BHW * counted).sum() / counted.sum().clamp_min(1e-12)
+        return (1 - share) * loss(logits_BKHW, batch) + share * heat**2 * apart
+
+    return both
+
+
+def mix(optim: OptimConfig, card: DatasetCard, batch: Batch) -> Batch:
+    """CutMix (Yun et al. 2019) on images and masks: a box of each sample comes from the one before it in the batch.
+
+    The box takes a share 1 - lambda of the picture, lambda drawn from Beta(cutmix, cutmix), by torch's generator.
+    """
+    if not optim.cutmix or len(batch.target_B) < 2:
+        return batch
+    height, width = batch.image_BCHW.shape[-2:]
+    alpha = torch.tensor(optim.cutmix)
+    kept = float(torch.distributions.Beta(alpha, alpha).sample())
+    half_y, half_x = (int(0.5 * (1 - kept) ** 0.5 * side) for side in (height, width))
+    y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
+    rows, columns = slice(max(0, y - half_y), y + half_y), slice(max(0, x - half_x), x + half_x)
+    image_BCHW, mask_BHW = batch.image_BCHW.clone(), _mask(batch).clone()
+    image_BCHW[..., rows, columns] = batch.image_BCHW.roll(1, 0)[..., rows, columns]
+    mask_BHW[:, rows, columns] = _mask(batch).roll(1, 0)[:, rows, columns]
+    return replace(batch, image_BCHW=image_BCHW, mask_BHW=mask_BHW)
+
+
+def step(net: Network, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
+    """Loss and prediction of a batch."""
+    logits_BKHW = net(batch.image_BCHW)
+    return loss(logits_BKHW, batch), Prediction(logits_BKHW, batch.index_B)
+
+
+@torch.no_grad()
+def predict(net: Network, batch: Batch, tta: str = "none") -> Prediction:
+    """What the net says of each pixel, (B, K, H, W); logits are averaged over the views of `tta`, turned back."""
+    said = torch.stack([net(view) for view in tta_views(batch.image_BCHW, tta)])
+    return Prediction(undo_tta(said, tta).mean(0), batch.index_B)
+
+
+def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
+    """How many pixels of each true class are predicted as each: int64 (K * K,); those of IGNORE count nowhere."""
+    mask_BHW = _mask(batch).long()
+    cell_BHW = torch.add(prediction.logits_BK.detach().argmax(1), mask_BHW, alpha=classes)
+    cell_BHW = torch.where(mask_BHW == IGNORE, classes * classes, cell_BHW)  # one cell more, for what is not counted
+    return torch.bincount(cell_BHW.flatten(), minlength=classes * classes + 1)[:-1]
+
+
+def make_accumulator(card: DatasetCard) -> MetricAccumulator:
+    """A fresh accumulator."""
+    return ConfusionAccumulator(card.classes, cells, mask_scores)

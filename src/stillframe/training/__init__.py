@@ -1,0 +1,1 @@
+"""Training with PyTorch Lightning: module, loop, callbacks, resume, fine-tuning, distillation."""

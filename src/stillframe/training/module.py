@@ -1,0 +1,200 @@
+"""The one LightningModule: it knows a task only by its functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from stillframe.augmentation.online import OnlineAugmentation
+from stillframe.config import ModelConfig, OptimConfig
+from stillframe.models.build import Network
+from stillframe.tasks.base import Task
+from stillframe.training.optim import lightning_config, make_optimizer, make_schedule
+from stillframe.types import Batch, DatasetCard
+
+
+class NonFiniteLoss(ValueError):
+    """The loss was NaN or infinite too often in a row."""
+
+
+def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """Seed of torch's generator for one step, so that dropout and mixup need no state to resume."""
+    state = np.random.SeedSequence([seed, epoch, batch, rank]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def _seed(value: int, device: torch.device) -> None:
+    """What `torch.manual_seed` does for the CPU and this device.
+
+    Where torch knows CUDA but has not started it, `torch.manual_seed` writes down a call, with its stack, for each kind
+    of device: 0.3 ms a step, and memory that grows with the steps.
+    """
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(value)
+
+
+def _augmented(online: OnlineAugmentation, batch: Batch) -> Batch:
+    """A batch with its images, and with their masks if they have any, augmented on the device."""
+    if batch.mask_BHW is None:
+        return replace(batch, image_BCHW=online.batch(batch.image_BCHW, batch.epoch, batch.index_B))
+    both = online.batch_with_masks(batch.image_BCHW, batch.mask_BHW, batch.epoch, batch.index_B)
+    return replace(batch, image_BCHW=both[0], mask_BHW=both[1])
+
+
+class TrainingModule(pl.LightningModule):
+    """Training and validation of one net on one task.
+
+    Metrics are counted on the device and computed once an epoch: per-step logging costs more than a small net's step.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        task: Task,
+        card: DatasetCard,
+        *,
+        model: ModelConfig,
+        optim: OptimConfig,
+        seed: int,
+        online: OnlineAugmentation | None,
+        max_nonfinite: int,
+        teacher: Network | None = None,
+    ) -> None:
+        """`online`: the augmentation that works on the batch, if any (per-item ones work in the loader).
+
+        `teacher`: the net of `optim.distill`; it is no part of this module, so that no checkpoint holds it.
+        """
+        super().__init__()
+        self.net, self.task, self.card = net, task, card
+        self.optim, self.seed, self.unfreeze_after = optim, seed, model.unfreeze_after
+        self.online = online if online is not None and online.where == "batch" else None
+        labels = task.learning.make_loss(optim, card)
+        taught = task.learning.distill_loss(labels, teacher, optim.distill) if teacher and optim.distill else labels
+        self.losses = {"train": taught, "val": labels}
+        self.tallies = {split: task.learning.make_accumulator(card) for split in ("train", "val")}
+        self.max_nonfinite = max_nonfinite
+        self.nonfinite = torch.zeros((), dtype=torch.int64)
+        self.total_steps = (
+            0  # optimizer steps of the whole training; asking the Trainer would start the loader too early
+        )
+        self.batch_size, self.lr = 0, optim.lr  # what Lightning's Tuner may change
+        self.loaders: tuple[Callable[[int], Any], Callable[[], Any]] | None = None  # of train (by batch size) and val
+        self.watched: set[str] = set()  # per-class metrics that decide something; the others come from validate
+
+    # -- one step, whatever the split -------------------------------------------------------------------------------
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        loss, prediction = self.task.learning.step(self.net, batch, self.losses[split])
+        self.tallies[split].update(prediction, batch, loss)
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed this step, and let frozen parts learn when their time has come."""
+        _seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
+        if self.unfreeze_after is not None and self.net.frozen and self.current_epoch >= self.unfreeze_after:
+            self.net.thaw()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Augment on the batch, mix, and learn; raises NonFiniteLoss after `max_nonfinite` bad losses in a row."""
+        if self.online is not None:
+            batch = _augmented(self.online, batch)
+        batch = self.task.learning.mix(self.optim, self.card, batch)
+        loss = self._step(batch, "train")
+        if self.optim.l1:
+            loss = loss + self.optim.l1 * sum(
+                p.abs().sum() for p in self.net.parameters() if p.requires_grad and p.ndim > 1
+            )
+        self._watch(loss)
+        return loss
+
+    def _watch(self, loss: Tensor) -> None:
+        """Count non-finite losses in a row; look at the count every 10 steps on a GPU, where a look waits for it."""
+        if loss.device.type == "cpu" and math.isfinite(loss.item()):  # nothing to wait for: look at once
+            self.nonfinite.zero_()
+            return
+        bad = (~torch.isfinite(loss.detach())).long()
+        self.nonfinite = (self.nonfinite.to(bad.device) + bad) * bad
+        look = loss.device.type == "cpu" or self.trainer.fit_loop.total_batch_idx % 10 == 0
+        if look and int(self.nonfinite) >= min(self.max_nonfinite, 10):
+            raise NonFiniteLoss(
+                f"the training loss was not finite {int(self.nonfinite)} times in a row in epoch {self.current_epoch}: "
+                "lower optim.lr, set optim.clip_norm, or use trainer.precision fp32"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one validation batch."""
+        self._step(batch, "val")
+
+    # -- once an epoch ----------------------------------------------------------------------------------------------
+    def _counts(self, split: str) -> Tensor:
+        """The epoch's counts so far, summed over the ranks."""
+        counts = self.tallies[split].counts().to(self.device, copy=True)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(counts)
+        return counts
+
+    def _close(self, split: str) -> dict[str, float]:
+        scores = self.tallies[split].scores(self._counts(split))
+        self.tallies[split].reset()
+        return {f"{split}/{name}": value for name, value in scores.items()}
+
+    def on_train_epoch_start(self) -> None:
+        """Nothing counted before belongs to this epoch."""
+        self.tallies["train"].reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """Nothing counted before belongs to this validation."""
+        self.tallies["val"].reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Publish `val/...` for early stopping, the choice of the best epoch, and the record."""
+        scores = self._close("val")
+        kept = {name: value for name, value in scores.items() if name.count("/") == 1 or name in self.watched}
+        self.log_dict(kept, sync_dist=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Publish `train/...` and the learning rate."""
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        scores = self._close("train")
+        kept: dict[str, Any] = {name: scores[name] for name in ("train/loss", "train/accuracy") if name in scores}
+        self.log_dict({**kept, "lr": rate}, sync_dist=False)
+
+    # -- resume -----------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was counted in a half-done epoch."""
+        checkpoint["train_counts"] = self._counts("train").cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting; the sum of all ranks is the first rank's share now."""
+        if self.global_rank == 0:
+            self.tallies["train"].restore(checkpoint["train_counts"].to(self.device))
+
+    # -- plumbing ---------------------------------------------------------------------------------------------------
+    def train_dataloader(self) -> Any:
+        """Train batches of `self.batch_size`."""
+        assert self.loaders is not None
+        return self.loaders[0](self.batch_size)
+
+    def val_dataloader(self) -> Any:
+        """Validation batches."""
+        assert self.loaders is not None
+        return self.loaders[1]()
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule of section `optim`; parts that thaw later are already in."""
+        late = self.unfreeze_after is not None and self.net.frozen
+        if late:
+            for parameter in self.net.parameters():
+                parameter.requires_grad_(True)
+        optimizer = make_optimizer(self.net, self.optim)
+        if late:
+            for module in self.net._frozen:
+                module.requires_grad_(False)
+        return lightning_config(optimizer, make_schedule(optimizer, self.optim.schedule, self.total_steps))
