@@ -11,8 +11,8 @@ the folder that is imported when it is first used, so that a stage loads (and de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -53,8 +53,75 @@ class Metric:
     monitored: bool = False
     additive: bool = True
 
+    @property
+    def noun(self) -> str:
+        """The title inside a sentence: "macro F1" of "Macro F1", while "AUROC" and "IoU" stay."""
+        first, space, rest = self.title.partition(" ")
+        return (first.lower() if first[1:].islower() else first) + space + rest
+
 
 LOSS = Metric("loss", "Loss", "what training minimises", maximize=False, percent=False, monitored=True)
+
+
+@dataclass(frozen=True)
+class ReportText:
+    """What the report and the model card say of a task's predictions; the defaults are for a task without classes.
+
+    Sentences are templates of `str.format`. All of them may use {sample} and {samples}: "image", "images" or, of video,
+    "clip", "clips". Sentences about a score also have {metric}, {value} and, where there is one, {answer}: the constant
+    prediction of the baseline.
+
+    Attributes:
+        answers: what a prediction is, for the model card; has {count} and {classes}, and the dataset's {card}.
+        unit: what is counted as right or wrong where that is not the sample, e.g. "pixels".
+        several_classes: a sample may show more than one class, so that counts by class have no sum.
+        headline: the result, after "On 334 test images".
+        brief: the result in two or three words.
+        baseline: the score of the trivial prediction, after the headline.
+        correct: name of the metric that is the share of predictions that are right; "" where there is none.
+        fewer_errors: how many fewer errors there are than with the trivial prediction; has {share}.
+        bars: names of the metrics of each class, in figure and table.
+        weakest: name of the metric by which a class is called weak.
+        weakest_class: the sentence about it; has {answer}, {value} and {count}.
+        confusion: file of the confusion matrix; a column named like `unit` holds counts, without it a row counts once.
+        confusion_title: of the figure.
+        calibration: names of the calibration error after and before calibration.
+        tables: further files of artifacts/evaluate that belong to this task's report.
+        slices: how the intervals of slices were made.
+        gallery_title: heading of the gallery.
+        gallery: paragraph above it; has {count}.
+        caption: HTML below an image, with the columns of gallery.csv; {x:%} shows a share as a percentage.
+        caption_correct: the same below a right prediction (of explain.csv).
+        flag: (column, text) of a mark on some images.
+        curves: column with the legend of each line over the views of a video, by the line's name.
+        legend: the colours of the classes stand above the gallery.
+        wide: the images of the gallery are several panels side by side.
+    """
+
+    answers: str = "numbers"
+    unit: str = ""
+    several_classes: bool = False
+    headline: str = "this model's {metric} is {value}"
+    brief: str = "{metric} {value}"
+    baseline: str = "the trivial prediction has {value}"
+    correct: str = ""
+    fewer_errors: str = ""
+    bars: tuple[str, ...] = ()
+    weakest: str = ""
+    weakest_class: str = ""
+    confusion: str = ""
+    confusion_title: str = ""
+    calibration: tuple[str, str] | None = None
+    tables: tuple[str, ...] = ()
+    slices: str = "Intervals by bootstrap over the {samples} of the slice."
+    gallery_title: str = "The worst {samples} first"
+    gallery: str = "The {count} test {samples} with the worst predictions."
+    caption: str = ""
+    caption_correct: str = ""
+    flag: tuple[str, str] = ("", "")
+    curves: Mapping[str, str] = field(default_factory=dict)
+    legend: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,14 +133,18 @@ class Task:
         module: dotted name of the folder.
         metrics: all scores, in the order in which tables show them; `LOSS` is there without being named.
         lead: name of the metric of the headline, by which the baseline and slices are judged.
+        highlights: names of the metrics at the top of the report, on the terminal and in the curves by epoch.
         answer: "label" (one class a sample) or "mask" (one class a pixel).
+        report: what the report says of predictions.
     """
 
     name: str
     module: str
     metrics: tuple[Metric, ...]
     lead: str
+    highlights: tuple[str, ...]
     answer: str
+    report: ReportText
 
     @property
     def learning(self) -> Learning:

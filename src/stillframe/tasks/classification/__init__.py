@@ -1,6 +1,6 @@
 """Image classification: one label an image."""
 
-from stillframe.tasks.base import Metric, Task
+from stillframe.tasks.base import Metric, ReportText, Task
 
 METRICS = (
     Metric("accuracy", "Accuracy", "share of images answered right", monitored=True),
@@ -58,4 +58,38 @@ METRICS = (
     Metric("f1", "F1", "balance of precision and recall", per_class=True, monitored=True),
 )
 
-TASK = Task("classification", __name__, METRICS, lead="accuracy", answer="label")
+REPORT = ReportText(
+    answers="one of {count} classes: {classes}",
+    headline="this model is right in {value} of cases",
+    brief="{value} right",
+    baseline="always answering “{answer}” would be right in {value}",
+    correct="accuracy",
+    fewer_errors="It makes {share} fewer errors than it.",
+    bars=("precision", "recall", "f1"),
+    weakest="recall",
+    weakest_class="The class found least often is “{answer}”: {value} of its {count}.",
+    confusion="confusion.csv",
+    confusion_title="Test {samples} by actual and predicted class",
+    calibration=("ece", "ece_uncalibrated"),
+    tables=("per_class.csv", "roc.csv", "pr.csv", "reliability.csv", "explain/explain.csv"),
+    slices="Intervals by Wilson's method.",
+    gallery_title="Errors, the most confident first",
+    gallery=(
+        "{count} of the {samples} answered wrongly. “Label to be checked” marks those where the model is as sure of "
+        "another class as it usually is of that class's own {samples}: the label may be the mistake."
+    ),
+    caption="says <b>{predicted}</b>, {confidence:%} sure<br>labelled <b>{actual}</b>",
+    caption_correct="<b>{predicted}</b>, rightly, {confidence:%} sure",
+    flag=("suspected_label_error", "label to be checked"),
+    curves={"answer": "predicted", "label": "actual"},
+)
+
+TASK = Task(
+    "classification",
+    __name__,
+    METRICS,
+    lead="accuracy",
+    highlights=("accuracy", "f1_macro", "auroc", "ece"),
+    answer="label",
+    report=REPORT,
+)

@@ -1,6 +1,6 @@
 """Semantic segmentation: one class a pixel."""
 
-from stillframe.tasks.base import Metric, Task
+from stillframe.tasks.base import Metric, ReportText, Task
 
 METRICS = (
     Metric(
@@ -53,4 +53,37 @@ METRICS = (
     Metric("boundary_f1", "Boundary F1", "share of the contours that lie right", per_class=True),
 )
 
-TASK = Task("segmentation", __name__, METRICS, lead="iou_macro", answer="mask")
+REPORT = ReportText(
+    answers="for each pixel one of {count} classes: {classes}",
+    unit="pixels",
+    several_classes=True,
+    baseline="answering “{answer}” everywhere would have {value}",
+    correct="accuracy",
+    fewer_errors="It answers {share} fewer pixels wrongly.",
+    bars=("iou", "f1", "recall"),
+    weakest="iou",
+    weakest_class="The class with the lowest IoU is “{answer}”: {value}, on {count}.",
+    confusion="pixel_confusion.csv",
+    confusion_title="Pixels of the test {samples} by actual and predicted class",
+    calibration=("ece", "ece_uncalibrated"),
+    tables=("per_class.csv", "reliability.csv"),
+    gallery=(
+        "The {count} test {samples} with the lowest mean IoU over the classes that they show or that were predicted. "
+        "From the left: the {sample}, the {sample} under its true mask, the {sample} under the predicted mask."
+    ),
+    caption=(
+        "mean IoU <b>{iou:%}</b>, {accuracy:%} of the pixels right<br>weakest: <b>{weakest}</b>, IoU {weakest_iou:%}"
+    ),
+    legend=True,
+    wide=True,
+)
+
+TASK = Task(
+    "segmentation",
+    __name__,
+    METRICS,
+    lead="iou_macro",
+    highlights=("iou_macro", "f1_macro", "accuracy", "boundary_f1", "ece"),
+    answer="mask",
+    report=REPORT,
+)
