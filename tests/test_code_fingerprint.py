@@ -15,6 +15,7 @@ import yaml
 
 from door import ROOT, STAGES, commit, ran, settings_of_the_repository, shell
 from stillframe import code_fingerprint
+from stillframe.tasks import TASKS
 
 BLOCKS: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 NOT_PARAMS = {"compose": {"conf", "params.yaml"}}  # its edges are the configuration itself
@@ -58,8 +59,31 @@ def test_every_other_file_of_the_package_belongs_to_a_stage() -> None:
     """A template that no module names would be changed without a re-run. (No stage imports `sweeps` or `serving`.)"""
     found = {path for files in code_fingerprint.digests(ROOT / "src/stillframe").values() for path in files}
     assert not [path for path in found if "/sweeps/" in path or "/serving/" in path]
-    others = {path.relative_to(ROOT / "src") for path in code_fingerprint.other_files("stillframe", ROOT / "src")}
+    others = {path.relative_to(ROOT / "src") for path in code_fingerprint.other_files(ROOT / "src/stillframe")}
     assert {path.as_posix() for path in others if not {"sweeps", "serving"} & set(path.parts)} <= found
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stage_depends_on_the_code_of_its_own_task_only(task: str) -> None:
+    """What a task imports of another one (clips of classification) counts as its own."""
+    files = code_fingerprint.digests(ROOT / "src/stillframe", task=TASKS[task])
+    folders = {path.split("/")[2] for stage in files.values() for path in stage if path.startswith("stillframe/tasks/")}
+    shared = {path.name for path in (ROOT / "src/stillframe/tasks").glob("*.py")}
+    of_others = {"video_classification": {"classification"}}.get(task, set())
+    assert folders - shared == {task} | of_others
+    assert f"stillframe/tasks/{task}/learning.py" in files["train"]
+    assert not [path for path in files["fetch"] if "/tasks/" in path]
+
+
+def test_every_list_of_code_is_the_same_closure() -> None:
+    module = "stillframe.stages.train"
+    stage = code_fingerprint.digests(ROOT / "src/stillframe", task=TASKS["segmentation"])["train"]
+    files = code_fingerprint.closure_files([module], task=TASKS["segmentation"])
+    assert [path.relative_to(ROOT / "src").as_posix() for path in files] == list(stage)
+    one = code_fingerprint.code_digest([module])
+    assert one == code_fingerprint.code_digest([module])
+    assert one != code_fingerprint.code_digest([module], task=TASKS["segmentation"])
+    assert one != code_fingerprint.code_digest([module], packages=["numpy"])
 
 
 def test_no_value_of_params_is_read_into_dvc_yaml() -> None:
@@ -235,10 +259,14 @@ def test_edited_code_runs_the_stages_that_import_it(project: Path) -> None:
         ("stages/evaluate.py", ["evaluate"]),
         ("evaluation/breakdown.py", ["validate", "evaluate"]),
         ("cli.py", []),
+        ("tasks/segmentation/learning.py", []),  # the project classifies
     ):
         path = project / "src/stillframe" / name
         path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
         assert ran(shell(project, "dvc", "repro")) == ["compose", *stages]
+    template = project / "src/stillframe/reporting/page.css"
+    template.write_text(template.read_text(encoding="utf-8") + "/* changed */\n", encoding="utf-8")
+    assert ran(shell(project, "dvc", "repro")) == ["compose", "report"]
 
 
 def test_exp_run_overrides_reach_the_stages(project: Path) -> None:

@@ -1,12 +1,14 @@
-"""Which code each stage runs, from the imports; DVC itself does not see what a stage imports.
+"""Which files of the package decide what a stage does, found by its imports; DVC itself does not see imports.
 
-Tasks are imported by name while a stage runs (`tasks.find_task`), so their code is added here: of the selected task the
-parts that the stage's modules read (`task.learning`, `task.evaluation`, ...), and of no other task anything.
+A list of code here is the closure of some modules: they, every module of the package that they reach by imports (those
+inside functions too, those for type checking only not), and the other files (templates, style sheets) whose names these
+modules mention. Tasks are imported by name while a stage runs (`tasks.find_task`), so their code is added: of the
+selected task the parts that the modules read (`task.learning`, `task.evaluation`, ...), of other tasks nothing.
 
-The stage `compose` writes one file a stage, with the digest of the stage's own module, of every module of the package
-that it reaches by imports (those inside functions too, those for type checking only not), and of the other files
-(templates, style sheets) whose names those modules mention. In dvc.yaml that file is the stage's only dependency on
-code: an edited helper re-runs the stages that import it, and no list of files is kept by hand.
+- The stage `compose` writes one file a stage with the digests of its closure (`write`). In dvc.yaml that file is the
+  stage's only dependency on code: an edited helper re-runs the stages that import it.
+- What else depends on code (the cache of decoded chunks, the state of an interrupted training, the files beside a model
+  of MLflow's) takes the same closure of the installed package from `closure_files` or `code_digest`.
 
 A package's `__init__.py` is left out while it holds only a docstring and dunder constants: `__version__` must not
 train every model anew.
@@ -17,6 +19,8 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +29,7 @@ from stillframe.paths import fresh_folder, write_json
 if TYPE_CHECKING:
     from grimp import ImportGraph
 
-PARTS = ("target", "learning", "evaluation", "output")  # of a task, as `tasks.base` has them
+INSTALLED = Path(__file__).parent  # the package's own folder
 NOT_READ = {"py.typed"}  # files of the package that no module reads
 
 
@@ -44,19 +48,22 @@ def import_graph(package: str) -> ImportGraph:
         raise ValueError(f"{error.filename}:{error.lineno} does not parse: {error.text}") from None
 
 
-def closure(graph: ImportGraph, module: str) -> set[str]:
-    """All modules that run when `module` does: what it imports, and the packages these lie in."""
-    found: set[str] = set()
-    waiting = {module}
+installed_graph = cache(import_graph)  # 0.2 s; a process runs one version of the code
+
+
+def module_closure(graph: ImportGraph, modules: Iterable[str]) -> set[str]:
+    """All modules that run when `modules` do: what they import, and the packages these lie in."""
+    closure: set[str] = set()
+    waiting = set(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name not in graph.modules:
+        if name in closure or name not in graph.modules:
             continue
-        found.add(name)
+        closure.add(name)
         waiting |= graph.find_modules_directly_imported_by(name)
         if "." in name:
             waiting.add(name.rpartition(".")[0])
-    return found
+    return closure
 
 
 def module_file(module: str, sources: Path) -> Path:
@@ -77,48 +84,80 @@ def does_nothing(init: Path) -> bool:
     return True
 
 
-def other_files(package: str, sources: Path) -> list[Path]:
+def attributes_of_task(path: Path) -> set[str]:
+    """The attributes that a module reads of a variable or attribute `task`, or of what `find_task` returns."""
+    attributes = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            if owner.rpartition(".")[2] == "task" or owner.startswith("find_task("):
+                attributes.add(node.attr)
+    return attributes
+
+
+def other_files(package: Path) -> list[Path]:
     """Files of the package that are not Python: templates, style sheets."""
-    folder = sources / package
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name not in NOT_READ
-    )
+    paths = sorted(package.rglob("*"))
+    return [p for p in paths if p.is_file() and p.suffix not in (".py", ".pyc") and p.name not in NOT_READ]
 
 
-def code_deps(graph: ImportGraph, module: str, sources: Path, task: str | None = None) -> list[Path]:
-    """The files of the package that decide what the stage `module` does, sorted; [] when it does not exist yet."""
-    modules = closure(graph, module)
-    if task and f"{module.split('.')[0]}.tasks" in modules:
-        read = parts_read(module_file(name, sources) for name in modules)
-        modules |= task_modules(graph, task, sorted(read))
-    files = {module_file(name, sources) for name in modules}
+def code_files(graph: ImportGraph, modules: Iterable[str], package: Path, task: str | None = None) -> list[Path]:
+    """The files of the package that decide what these modules do, sorted; a module that is not there has none.
+
+    Args:
+        graph: imports of the package.
+        modules: dotted names.
+        package: folder of the package; `src/stillframe`.
+        task: dotted name of the selected task's folder; None: no task's code.
+    """
+    names = module_closure(graph, modules)
+
+    # Of the task: its `TASK`, and the parts that are read. A part may read another one, hence the loop.
+    added = {task} if task and f"{package.name}.tasks" in names else set()
+    while added - names:
+        names |= module_closure(graph, added)
+        read = {part for name in names for part in attributes_of_task(module_file(name, package.parent))}
+        added = {f"{task}.{part}" for part in read} & graph.modules
+    files = {module_file(name, package.parent) for name in names}
     files = {path for path in files if path.name != "__init__.py" or not does_nothing(path)}
+
+    # Templates that these modules name, and further files that the templates name.
     texts = [path.read_text(encoding="utf-8") for path in files]
-    waiting = other_files(module.split(".")[0], sources)
+    waiting = other_files(package)
     while named := [path for path in waiting if any(path.name in text for text in texts)]:
-        files |= set(named)  # a template may name further files
+        files |= set(named)
         texts = [path.read_text(encoding="utf-8", errors="ignore") for path in named]
         waiting = [path for path in waiting if path not in named]
     return sorted(files)
 
 
-def parts_read(files: Iterable[Path]) -> set[str]:
-    """The parts of a task that these modules read: attributes of that name of a variable or attribute `task`."""
-    found = set()
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in PARTS:
-                owner = ast.unparse(node.value)
-                if owner.rpartition(".")[2] == "task" or owner.startswith("find_task("):
-                    found.add(node.attr)
-    return found
+def closure_files(modules: Iterable[str], *, task: str | None = None) -> list[Path]:
+    """The files of the installed package that decide what these modules do, sorted.
+
+    Args:
+        modules: dotted names, e.g. `["stillframe.ingest.chunks"]`.
+        task: the selected task's `Task.module`; None: no task's code.
+    """
+    return code_files(installed_graph("stillframe"), modules, INSTALLED, task)
 
 
-def task_modules(graph: ImportGraph, task: str, parts: Iterable[str]) -> set[str]:
-    """All modules that run when these parts of a task do; `task` is the dotted name of its folder."""
-    return {name for part in ("", *parts) for name in closure(graph, f"{task}.{part}".rstrip("."))}
+def code_digest(modules: Iterable[str], *, task: str | None = None, packages: Iterable[str] = ()) -> str:
+    """One sha256 over `closure_files` and the installed versions of other `packages` (names of distributions)."""
+    digest = hashlib.sha256()
+    for path in closure_files(modules, task=task):
+        digest.update(
+            f"{path.relative_to(INSTALLED).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+        )
+    for package in packages:
+        digest.update(f"{package} {version(package)}\n".encode())
+    return digest.hexdigest()
+
+
+def write(sources: Path, code: Path, task: str | None = None) -> None:
+    """Write `digests` into the folder `code`, one JSON file a stage: what dvc.yaml names in place of the files."""
+    fresh_folder(code)
+    for name, files in digests(sources, task=task).items():
+        write_json(code / f"{name}.json", files)
 
 
 def digests(sources: Path, stages: str = "stages", *, task: str | None = None) -> dict[str, dict[str, str]]:
@@ -134,19 +173,13 @@ def digests(sources: Path, stages: str = "stages", *, task: str | None = None) -
     """
     if not (sources / stages).is_dir():
         raise FileNotFoundError(f"{sources / stages} is not there: run this in the root of the repository")
-    package, graph = sources.name, import_graph(sources.name)
-    names = sorted(path.stem for path in (sources / stages).glob("*.py") if path.stem != "__init__")
-    found = {name: code_deps(graph, f"{package}.{stages}.{name}", sources.parent, task) for name in names}
-    return {
-        name: {
-            path.relative_to(sources.parent).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-        }
-        for name, files in found.items()
-    }
-
-
-def write(sources: Path, code: Path, task: str | None = None) -> None:
-    """Write `digests` into the folder `code`, one JSON file a stage: what dvc.yaml names in place of the files."""
-    fresh_folder(code)
-    for name, files in digests(sources, task=task).items():
-        write_json(code / f"{name}.json", files)
+    graph = import_graph(sources.name)
+    result = {}
+    for path in sorted((sources / stages).glob("*.py")):
+        if path.stem != "__init__":
+            files = code_files(graph, [f"{sources.name}.{stages}.{path.stem}"], sources, task)
+            result[path.stem] = {
+                file.relative_to(sources.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+                for file in files
+            }
+    return result
