@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types check format ui bench lock clean
+.PHONY: help demo test lint types check house format ui bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ types: $(STAMP) ## mypy, strict
 
 check: lint types ## lint, types, params.yaml up to date
 	@stillframe compose --check
+
+house: $(STAMP) ## size, fragmentation, comments, cycles and names of src, in numbers
+	@python tests/house.py
 
 format: $(STAMP) ## ruff format, and the fixes that are safe
 	@ruff check -q --fix . || true
