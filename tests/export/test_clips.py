@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillframe.drawing.frame_strip import GAP
-from stillframe.drawing.heatmap import under_heat
+from stillframe.drawing.heatmap import draw_heatmap
 from stillframe.export.onnx_graph import net_graph, save, whole
 from stillframe.inference.heatmaps import heat_of
 from stillframe.inference.model_metadata import ModelMetadata
@@ -152,7 +152,7 @@ def test_heat_maps_of_a_clip_have_its_frames(recurrent: tuple[Network, OnnxModel
     image = torch.from_numpy(picture).movedim(-1, -3)[None]
     (gradient,), method = explain(net, image, torch.tensor([1]))
     assert gradient.shape == heat.shape and gradient.max() == 1 and method == "input gradient"
-    drawn = under_heat(picture, heat)
+    drawn = draw_heatmap(picture, heat)
     assert drawn.shape == (2 * SIZE, FRAMES * SIZE + (FRAMES - 1) * GAP, 3)
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from reels import FACTS, Brightness, film, write_file
 from stillframe.cli import main
+from stillframe.drawing.text import series_color as rgb
 from stillframe.inference import predict as predict_module
-from stillframe.inference.annotate_video import rgb
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.predict import predict
 from stillframe.inference.video_windows import windows_of

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from stillframe.drawing.overlay import overlay
+from stillframe.drawing.heatmap import overlay_heatmap
 from stillframe.models.explain import explain, last_feature_map
 
 
@@ -104,7 +104,7 @@ def test_the_overlay_shows_the_picture_beside_its_heat(channels):
     image = np.random.default_rng(0).integers(0, 256, (10, 12, channels), dtype=np.uint8)
     heat = np.zeros((10, 12), dtype=np.float32)
     heat[2, 3] = 1.0
-    got = overlay(image, heat)
+    got = overlay_heatmap(image, heat)
     assert got.shape == (10, 24, 3)
     assert got.dtype == np.uint8
     assert (got[:, :12] == image).all()

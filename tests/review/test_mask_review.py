@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
 from segmented import CLASSES, SIZE, VALIDATE, Made, card, known_of, logits, pictures, write_split
-from stillframe.drawing.palette import colours, encode
+from stillframe.drawing.class_map import encode_class_map, palette
 from stillframe.evaluation.class_scores import expected_calibration_error
 from stillframe.review.mask_answers import ImageCollector, PixelSampler
 from stillframe.review.masks import MASKS, REVIEW
@@ -126,11 +126,11 @@ def test_intervals_hold_the_scores_and_the_background_is_the_baseline(tmp_path):
 
 def test_a_mask_is_an_indexed_png_with_the_names_of_its_classes():
     mask = np.array([[0, 1], [2, IGNORE]], dtype=np.uint8)
-    image = Image.open(io.BytesIO(encode(mask, ["ground", "tree", "straße"])))
+    image = Image.open(io.BytesIO(encode_class_map(mask, ["ground", "tree", "straße"])))
     assert image.mode == "P" and json.loads(image.text["classes"])[2] == "straße"
     np.testing.assert_array_equal(np.asarray(image), mask)
-    np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[1, 1], colours()[IGNORE])
-    assert colours()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[1, 1], palette()[IGNORE])
+    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
 
 
 def test_two_classes_are_decided_by_the_tuned_threshold(tmp_path):

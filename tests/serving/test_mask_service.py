@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 
 from exported import FACTS
 from masked import scene
+from stillframe.drawing.encode import encode_image
 from stillframe.export.onnx_graph import net_graph, save, whole
-from stillframe.inference.heatmaps import png
 from stillframe.inference.masks import mask_of
 from stillframe.inference.model_metadata import digest_of
 from stillframe.inference.onnx_model import OnnxModel
@@ -56,7 +56,9 @@ def decoded(text: str) -> Image.Image:
 
 def test_a_mask_comes_back_at_the_images_own_size(client: TestClient, file: OnnxModel) -> None:
     image = scene(1, width=50, height=41)[0]
-    said = client.post("/predict?explain=true", content=png(image), headers={"content-type": "image/png"}).json()
+    said = client.post(
+        "/predict?explain=true", content=encode_image(image), headers={"content-type": "image/png"}
+    ).json()
     (one,) = said["predictions"]
     mask, wanted = decoded(one["mask"]), mask_of(file, image)
     assert mask.mode == "P" and mask.size == (50, 41) and json.loads(mask.text["classes"]) == CLASSES
@@ -67,7 +69,7 @@ def test_a_mask_comes_back_at_the_images_own_size(client: TestClient, file: Onnx
 
 
 def test_one_refused_image_refuses_the_request(client: TestClient) -> None:
-    sent = [base64.b64encode(data).decode() for data in (png(scene(1)[0]), b"no image")]
+    sent = [base64.b64encode(data).decode() for data in (encode_image(scene(1)[0]), b"no image")]
     answer = client.post("/predict", json={"images": sent})
     assert answer.status_code == 422 and [one["index"] for one in answer.json()["images"]] == [1]
     assert client.post("/predict", json={"images": sent[:1]}).json()["predictions"][0]["overlay"] is None
@@ -81,7 +83,7 @@ def test_mlflow_serves_masks(file: OnnxModel, tmp_path: Path) -> None:
 
     image = scene(2, width=50, height=41)[0]
     model = pyfunc.load_model(str(mlflow_flavor.write(file.path, tmp_path / "model")))
-    row = model.predict(pd.DataFrame({"image": [png(image)]})).iloc[0]
+    row = model.predict(pd.DataFrame({"image": [encode_image(image)]})).iloc[0]
     wanted = mask_of(file, image)
     with Image.open(io.BytesIO(row["mask"])) as mask:
         np.testing.assert_array_equal(np.asarray(mask), wanted.answer_HW)

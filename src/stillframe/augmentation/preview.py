@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from stillframe.augmentation import policy, random_draws
 from stillframe.config import AugmentConfig
-from stillframe.drawing.palette import veiled
+from stillframe.drawing.class_map import overlay_class_map
+from stillframe.drawing.text import font
 from stillframe.paths import replacing
 from stillframe.store.frame_sampling import FrameSampler
 from stillframe.store.split import Split
@@ -89,7 +90,7 @@ def _shown(split: Split, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
     images = split.images(rows)
     if not split.masked:
         return [four(image) for image in images]
-    return [veiled(image, mask) for image, mask in zip(images, split.masks(rows), strict=True)]
+    return [overlay_class_map(image, mask) for image, mask in zip(images, split.masks(rows), strict=True)]
 
 
 def _copies(copies: Split, ids: list[str]) -> list[PreviewRow]:
@@ -126,20 +127,12 @@ def _draws(
         key_B = random_draws.keys(seed, epoch, rows)
         if split.masked:
             both = zip(*online.with_masks(originals, split.masks(rows), key_B), strict=True)
-            epochs.append([veiled(image, mask) for image, mask in both])
+            epochs.append([overlay_class_map(image, mask) for image, mask in both])
         else:
             shown = originals if picks is None else split.images(rows, picks(epoch, rows))
             epochs.append([four(image) for image in online(shown, key_B)])
     tiles: list[Pictures] = [list(images) for images in zip(*epochs, strict=True)]
     return [PreviewRow("online, drawn anew each epoch", [f"epoch {epoch}" for epoch in range(DRAWS)], tiles)]
-
-
-def _font(size: int) -> FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows most scripts."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def _draw_sheet(path: Path, title: str, labels: list[tuple[str, str]], groups: list[PreviewRow]) -> None:
@@ -152,20 +145,20 @@ def _draw_sheet(path: Path, title: str, labels: list[tuple[str, str]], groups: l
     width = LEFT + columns * (tile + GAP) + (len(groups) - 1) * 2 * GAP + 2 * GAP
     sheet = Image.new("RGB", (max(width, 560), TOP + len(labels) * (tile + GAP) + 2 * GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((2 * GAP, 12), title, INK, _font(18))
+    pen.text((2 * GAP, 12), title, INK, font(18))
     for row, (label, identity) in enumerate(labels):
         middle = TOP + row * (tile + GAP) + tile // 2
-        pen.text((2 * GAP, middle - 20), _fit(pen, label, _font(14)), INK, _font(14))
-        pen.text((2 * GAP, middle + 2), _fit(pen, identity, _font(10), tail=True), FAINT, _font(10))
+        pen.text((2 * GAP, middle - 20), _fit(pen, label, font(14)), INK, font(14))
+        pen.text((2 * GAP, middle + 2), _fit(pen, identity, font(10), tail=True), FAINT, font(10))
     x = LEFT
     for group in groups:
         span = len(group.columns) * (tile + GAP) - GAP
         if group.title:
-            pen.text((x, 44), group.title, INK, _font(13))
+            pen.text((x, 44), group.title, INK, font(13))
             pen.line((x, 64, x + span, 64), RULE)
         for column, name in enumerate(group.columns):
             left = x + column * (tile + GAP)
-            pen.text((left, 70), name, FAINT, _font(11))
+            pen.text((left, 70), name, FAINT, font(11))
             for row, tiles in enumerate(group.tiles):
                 _paste(sheet, tiles[column], left, TOP + row * (tile + GAP), tile)
         x += span + 3 * GAP

@@ -1,1 +1,1 @@
-"""What people look at: colours, overlays, heat maps, frames side by side; numpy and OpenCV only."""
+"""What people look at: colours, overlays, heat maps, frames side by side, text; numpy, OpenCV and Pillow only."""

@@ -10,24 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillframe.drawing.text import MIN_PX, caption, series_color
 from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.ingest.decode import Pixels, to_channels
 from stillframe.ingest.video.decode import probe, stream
 from stillframe.paths import replacing
 
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
-
-# Okabe and Ito's colours, which colour-blind readers tell apart; later classes begin again
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#999999")
-LETTERS = 15  # px, at least
 LEAST_WIDTH = 320  # px; a smaller video is enlarged, so that the words can be read
 FPS = 25.0  # of a video that does not say its own
 TICKS = 90_000  # a second, of the written file's clock
@@ -70,13 +64,14 @@ def annotate(source: Path, told: Sequence[WindowPrediction], facts: ModelMetadat
     width, height = 2 * math.ceil(about.width * scale / 2), 2 * math.ceil(about.height * scale / 2)
     band = 2 * max(4, height // 36)  # px, of the timeline under the picture
     line = timeline(told, about.seconds, width, band)
-    turns, letters = _turns(told), max(LETTERS, height // 30)
+    turns, letters = _turns(told), max(MIN_PX, height // 30)
     with replacing(to) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         film = _encoder(container, about.fps or FPS, width, height + band)
         for second, image in stream(source, about.fps or FPS, max_megapixels=facts.max_megapixels):
             one = told[int(np.searchsorted(turns, second))]
             picture, share = _fitted(image, scale, height, width), float(one.probability_K[one.decision])
-            _stamp(picture, label(facts.classes[one.decision], round(100 * share), one.decision, letters))
+            text = f"{' '.join(facts.classes[one.decision].split())[:40]}  {round(100 * share)} %"
+            _stamp(picture, caption(text, series_color(one.decision), letters))
             frame = av.VideoFrame.from_ndarray(
                 np.concatenate([picture, _played(line, second / about.seconds)]), "rgb24"
             )
@@ -104,12 +99,6 @@ def _fitted(image: Pixels, scale: int, height: int, width: int) -> Pixels:
     return np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0)), mode="edge")
 
 
-def rgb(at: int) -> tuple[int, int, int]:
-    """The colour of a class."""
-    code = COLOURS[at % len(COLOURS)]
-    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
-
-
 def _turns(told: Sequence[WindowPrediction]) -> NDArray[np.float64]:
     """When, in s, the next answer's middle becomes the nearer one: one less than there are answers."""
     middles = np.array([(one.start + one.end) / 2 for one in told])
@@ -119,7 +108,7 @@ def _turns(told: Sequence[WindowPrediction]) -> NDArray[np.float64]:
 def timeline(told: Sequence[WindowPrediction], seconds: float, width: int, height: int) -> Pixels:
     """uint8 (height, width, 3): the class by colour over the time, paler where it is less probable."""
     at_W = (np.arange(width) + 0.5) / width * seconds
-    colour_N3 = np.array([rgb(one.decision) for one in told], dtype=np.float64)
+    colour_N3 = np.array([series_color(one.decision) for one in told], dtype=np.float64)
     sure_N1 = np.array([[float(one.probability_K[one.decision])] for one in told])
     shown_N3 = (colour_N3 * sure_N1 + 255 * (1 - sure_N1)).round().astype(np.uint8)
     return np.repeat(shown_N3[np.searchsorted(_turns(told), at_W)][None], height, axis=0)
@@ -131,35 +120,6 @@ def _played(line: Pixels, share: float) -> Pixels:
     out[:, max(0, at - 2) : at + 3] = 255
     out[:, max(0, at - 1) : at + 2] = 0
     return out
-
-
-@cache
-def _font(px: int) -> FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows most scripts."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), px)
-
-
-@lru_cache(maxsize=1024)
-def label(name: str, percent: int, at: int, px: int = LETTERS) -> Pixels:
-    """The words of an answer on a dark ground with the class's colour beside them: uint8 (H, W, 3).
-
-    Args:
-        name: of the class.
-        percent: its probability.
-        at: its index.
-        px: height of the letters.
-    """
-    from PIL import Image, ImageDraw
-
-    font, text, edge = _font(px), f"{' '.join(name.split())[:40]}  {percent} %", px // 2 - 1
-    ground = Image.new("RGB", (math.ceil(font.getlength(text)) + px + 3 * edge, px + 2 * edge), (24, 26, 30))
-    pen = ImageDraw.Draw(ground)
-    pen.rectangle((edge, edge, edge + px - 2, edge + px - 2), fill=rgb(at))
-    pen.text((2 * edge + px, px // 2 + edge), text, (255, 255, 255), font, anchor="lm")
-    return np.asarray(ground)
 
 
 def _stamp(picture: Pixels, words: Pixels) -> None:

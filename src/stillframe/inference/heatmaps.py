@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.drawing.heatmap import under_heat
+from stillframe.drawing.encode import encode_image
+from stillframe.drawing.heatmap import draw_heatmap
 from stillframe.inference.onnx_model import OnnxModel, shown
 from stillframe.ingest.decode import Pixels
 from stillframe.paths import replacing
@@ -117,13 +118,4 @@ def draw(model: Any, image: Pixels, decision: int, path: Path) -> None:
     """Write `under_heat` of an image, a clip or views, as PNG."""
     picture, heat, _ = heat_of(model, image, decision)
     with replacing(path) as temporary:
-        temporary.write_bytes(png(under_heat(picture, heat)))
-
-
-def png(image_HW3: Pixels) -> bytes:
-    """An RGB image as PNG."""
-    import cv2
-
-    done, content = cv2.imencode(".png", image_HW3[..., ::-1])
-    assert done
-    return content.tobytes()
+        temporary.write_bytes(encode_image(draw_heatmap(picture, heat)))

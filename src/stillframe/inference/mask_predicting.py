@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 
-from stillframe.drawing.palette import colours, encode, veiled
+from stillframe.drawing.class_map import encode_class_map, overlay_class_map, palette
 from stillframe.inference.inputs import ImageInputs, plain
 from stillframe.inference.masks import BatchPredictor, mask_of
 from stillframe.inference.stream import read_all
@@ -108,11 +108,11 @@ def _drawn(
     """Write the pictures of an image; its row."""
     classes, mask = model.facts.classes, mask_of(model, picture.image)
     file = folders.masks / f"{number:06d}_{plain(Path(path).stem)}.png"
-    _write(file, encode(mask.answer_HW, classes))
+    _write(file, encode_class_map(mask.answer_HW, classes))
     overlay = ""
     if folders.overlays is not None:
         drawn = folders.overlays / f"{number:06d}_{plain(Path(path).stem)}.jpg"
-        found, content = cv2.imencode(".jpg", veiled(picture.image, mask.answer_HW)[..., ::-1])
+        found, content = cv2.imencode(".jpg", overlay_class_map(picture.image, mask.answer_HW)[..., ::-1])
         assert found, "an image of uint8 can be encoded"
         _write(drawn, content.tobytes())
         overlay = to_id(str(drawn))
@@ -130,7 +130,7 @@ def _write(path: Path, content: bytes) -> None:
 def write_legend(folder: Path, classes: list[str]) -> None:
     """Which value of a mask is which class, with its colour; 255 is no answer."""
     folder.mkdir(parents=True, exist_ok=True)
-    text, shades = io.StringIO(), colours()
+    text, shades = io.StringIO(), palette()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["value", "class", "colour"])
     named = [*enumerate(classes), (IGNORE, "")]

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillframe.drawing.frame_strip import strip
-from stillframe.drawing.palette import colours, veiled
+from stillframe.drawing.class_map import overlay_class_map, palette
+from stillframe.drawing.encode import encode_image
+from stillframe.drawing.frame_strip import frame_strip
 from stillframe.ingest import prepare
 from stillframe.ingest.audit import Audit
 from stillframe.ingest.chunks import Chunk, IngestConfig
@@ -75,7 +76,7 @@ def _classes(
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     classes = len(findings.counts["train"])
-    shades = ["#" + bytes(one).hex() for one in colours()] if findings.pixels else [""] * classes
+    shades = ["#" + bytes(one).hex() for one in palette()] if findings.pixels else [""] * classes
     for name in findings.counts["train"]:
         counts = {split: findings.counts[split][name] for split in SPLITS}
         shown = [pictures[place] for place in samples.get(name, [])]
@@ -135,7 +136,7 @@ def _clip_pictures(
     """The same of clips: frames side by side."""
     out = {}
     for place, content in prepare.load(parts, wanted, "image").items():
-        image = strip(clip_rows.some_frames(content, rule.encoding, card.height, FRAMES))
+        image = frame_strip(clip_rows.some_frames(content, rule.encoding, card.height, FRAMES))
         out[place] = {"src": data_uri(image, FRAMES * SIDE), "id": frame.at[place, "id"]}
     return out
 
@@ -150,7 +151,7 @@ def _masked_pictures(
         lut: Any = frame.at[place, "lut"]
         table[: len(lut)] = lut
         mask_HW = table[decode_mask(cut["mask"], rule.encoding, card.height, card.width)]
-        image = veiled(_decoded(cut["image"], rule, card), mask_HW)
+        image = overlay_class_map(_decoded(cut["image"], rule, card), mask_HW)
         out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
     return out
 
@@ -169,12 +170,8 @@ def data_uri(image: Pixels, most: int = SIDE) -> str:
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8).reshape(
             size[1], size[0], -1
         )
-    if image.shape[2] == 3:
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), dtype=np.uint8)
     suffix, kind_ = (".png", "png") if side <= 32 else (".jpg", "jpeg")
-    done, content = cv2.imencode(suffix, image)
-    assert done
-    return f"data:image/{kind_};base64,{base64.b64encode(content.tobytes()).decode()}"
+    return f"data:image/{kind_};base64,{base64.b64encode(encode_image(image, suffix)).decode()}"
 
 
 def histogram(values: NDArray[np.int64], bins: int = 24) -> str:

@@ -8,8 +8,8 @@ import cv2
 import pandas as pd
 import torch
 
-from stillframe.drawing.frame_strip import strip
-from stillframe.drawing.heatmap import under_heat
+from stillframe.drawing.frame_strip import frame_strip
+from stillframe.drawing.heatmap import draw_heatmap
 from stillframe.evaluation.breakdown import timelines
 from stillframe.evaluation.tables import write_csv
 from stillframe.models.build import Network
@@ -24,7 +24,7 @@ def draw_gallery(gallery: pd.DataFrame, test: Path, out: Path) -> None:
     for file, index in zip(gallery["file"], gallery["index"], strict=True):
         path = out / str(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), strip(split.images([int(index)])[0])[..., ::-1])
+        cv2.imwrite(str(path), frame_strip(split.images([int(index)])[0])[..., ::-1])
 
 
 def chosen_rows(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -60,5 +60,5 @@ def draw_explanations(
         listed["timeline"] = timelines(rows)
         columns = [*columns, "timeline"]
     for name, image_HWC, heat_HW in zip(listed["file"], image_BHWC, heat_BHW, strict=True):
-        cv2.imwrite(str(out / name), under_heat(image_HWC, heat_HW)[..., ::-1])
+        cv2.imwrite(str(out / name), draw_heatmap(image_HWC, heat_HW)[..., ::-1])
     write_csv(out / "explain.csv", listed[columns])

@@ -297,9 +297,9 @@ def _legend(found: ReportInputs) -> list[dict[str, str]]:
     """The colour of each class in the overlays, as CSS."""
     if not found.masked:
         return []
-    from stillframe.drawing.palette import colours
+    from stillframe.drawing.class_map import palette
 
-    named = zip(found.card.classes, colours(), strict=False)
+    named = zip(found.card.classes, palette(), strict=False)
     return [{"class": name, "colour": "#" + bytes(colour).hex()} for name, colour in named]
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillframe.drawing.palette import encode
+from stillframe.drawing.class_map import encode_class_map
 from stillframe.evaluation.class_scores import confidence_bins
 from stillframe.evaluation.pixel_counts import picture_scores
 from stillframe.evaluation.pixel_scores import boundary_f1, decide_pixels, pixel_confusion
@@ -196,7 +196,7 @@ class _ImageCounter:
                 "boundary": boundary_f1(truth_HW, picture.answer_HW, classes).tolist(),
                 "bins": picture.bins.tolist(),
                 "bins_before": picture.before.tolist(),
-                "png": encode(picture.answer_HW, keep.classes) if keep.masks else b"",
+                "png": encode_class_map(picture.answer_HW, keep.classes) if keep.masks else b"",
             }
         )
 

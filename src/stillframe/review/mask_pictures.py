@@ -11,12 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stillframe.drawing.palette import veiled
+from stillframe.drawing.side_by_side import compare_class_maps
 from stillframe.store.split import Split
 from stillframe.types import IGNORE
-
-GAP = 4  # px of white between the three
-MOST_PX = 512  # longer side of each of the three
 
 
 def draw_gallery(gallery: pd.DataFrame, predictions: pd.DataFrame, test: Path, out: Path) -> None:
@@ -28,7 +25,7 @@ def draw_gallery(gallery: pd.DataFrame, predictions: pd.DataFrame, test: Path, o
         answer_HW = np.where(truth_HW == IGNORE, IGNORE, answer_HW).astype(np.uint8)
         path = out / str(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), beside(image_HWC, truth_HW, answer_HW)[..., ::-1]):
+        if not cv2.imwrite(str(path), compare_class_maps(image_HWC, [truth_HW, answer_HW])[..., ::-1]):
             raise OSError(f"{path} cannot be written")
 
 
@@ -59,18 +56,3 @@ def picture_of(split: Split, row: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
         part = (slice(top, top + split.height), slice(left, left + split.width))
         image[part], mask[part] = split.images([at])[0], split.masks([at])[0]
     return image, mask
-
-
-def beside(
-    image_HWC: NDArray[np.uint8], truth_HW: NDArray[np.uint8], answer_HW: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """The picture, the picture under the true mask, the picture under the answer: RGB."""
-    height, width = truth_HW.shape
-    scale = min(1.0, MOST_PX / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = np.repeat(image_HWC, 3, axis=2) if image_HWC.shape[2] == 1 else image_HWC
-    if scale < 1:
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], 3)
-        truth_HW, answer_HW = (cv2.resize(one, size, interpolation=cv2.INTER_NEAREST) for one in (truth_HW, answer_HW))
-    white = np.full((image.shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([image, white, veiled(image, truth_HW), white, veiled(image, answer_HW)], axis=1)

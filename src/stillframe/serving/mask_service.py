@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from stillframe.drawing.palette import encode, veiled
+from stillframe.drawing.class_map import encode_class_map, overlay_class_map
 from stillframe.inference.masks import mask_of
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.ingest.decode import decode
@@ -70,10 +70,10 @@ class MaskService(Service):
         shares = {name: round(float(share), 6) for name, share in zip(classes, mask.share_K, strict=True)}
         overlay = None
         if explain:
-            drawn, content = cv2.imencode(".png", veiled(read.picture, mask.answer_HW)[..., ::-1])
+            drawn, content = cv2.imencode(".png", overlay_class_map(read.picture, mask.answer_HW)[..., ::-1])
             assert drawn, "an image of uint8 can be encoded"
             overlay = base64.b64encode(content.tobytes()).decode()
-        png = base64.b64encode(encode(mask.answer_HW, classes)).decode()
+        png = base64.b64encode(encode_class_map(mask.answer_HW, classes)).decode()
         answer = {"mask": png, "confidence": round(mask.confidence, 6), "shares": shares, "overlay": overlay}
         return {"name": sent.name, **answer, "file": read.file}
 

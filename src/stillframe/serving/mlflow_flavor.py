@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stillframe
-from stillframe.inference.heatmaps import png
+from stillframe.drawing.encode import encode_image
 from stillframe.inference.masks import MASK
 from stillframe.inference.model_metadata import ModelMetadata, digest_of
 from stillframe.inference.onnx_model import OnnxModel
@@ -38,7 +38,8 @@ CARRIED = (
     *(f"ingest/video/{name}" for name in ("__init__", "reader", "decode", "views")),
     *(
         "drawing/__init__",
-        "drawing/palette",
+        "drawing/encode",
+        "drawing/class_map",
         "store/__init__",
         "store/frame_times",
         "ingest/masks/__init__",
@@ -89,7 +90,7 @@ def _save(file: Path, facts: ModelMetadata, work: Path, to: Path) -> None:
     from mlflow import pyfunc
 
     picture, column = np.full((facts.size, facts.size, 3), 128, dtype=np.uint8), _column(facts)
-    example = png(picture) if facts.frames == 1 else _mp4(picture, facts.frames)
+    example = encode_image(picture) if facts.frames == 1 else _mp4(picture, facts.frames)
     needed = NEEDED if facts.frames == 1 else (*NEEDED, "av")
     pyfunc.save_model(
         str(to),

@@ -17,7 +17,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from stillframe.drawing.palette import encode
+from stillframe.drawing.class_map import encode_class_map
 from stillframe.inference.masks import MASK, mask_of
 from stillframe.inference.onnx_model import OnnxModel, shown
 from stillframe.ingest.decode import InvalidImage, decode
@@ -74,7 +74,7 @@ class StillframeModel(PythonModel):  # type: ignore[misc]
     def _mask(self, at: int, content: bytes) -> dict[str, Any]:
         classes, mask = self.file.facts.classes, mask_of(self.file, self._picture(at, content))
         shares = {f"share/{name}": float(share) for name, share in zip(classes, mask.share_K, strict=True)}
-        return {"mask": encode(mask.answer_HW, classes), "confidence": mask.confidence, **shares}
+        return {"mask": encode_class_map(mask.answer_HW, classes), "confidence": mask.confidence, **shares}
 
     def _video(self, content: bytes) -> Any:
         """All views of a video, from a file: videos are sought in."""

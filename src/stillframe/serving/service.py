@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillframe.drawing.frame_strip import strip
-from stillframe.drawing.heatmap import under_heat
+from stillframe.drawing.encode import encode_image
+from stillframe.drawing.frame_strip import frame_strip
+from stillframe.drawing.heatmap import draw_heatmap
 from stillframe.inference.expand_paths import InputFile
-from stillframe.inference.heatmaps import heat_of, png
+from stillframe.inference.heatmaps import heat_of
 from stillframe.inference.onnx_model import ModelOutputs, OnnxModel, shown
 from stillframe.inference.video_windows import judged, read_whole
 from stillframe.ingest.decode import DecodedImage, InvalidImage, Pixels, decode
@@ -197,10 +198,10 @@ class Service:
         begun = time.perf_counter()
         with self._alone:
             picture, heat, method = heat_of(self.model, read.picture, said.decision)
-        height, width = strip(picture).shape[:2]
-        under = under_heat(picture, heat)[-height:, -width:]  # without the picture beside it
+        height, width = frame_strip(picture).shape[:2]
+        under = draw_heatmap(picture, heat)[-height:, -width:]  # without the picture beside it
         self.metrics.heat.observe(time.perf_counter() - begun)
-        return {"method": method, "png": base64.b64encode(png(under)).decode()}
+        return {"method": method, "png": base64.b64encode(encode_image(under)).decode()}
 
     def _row(
         self, sent: UploadedFile, read: DecodedInput, said: BatchedPrediction, heat: dict[str, str] | None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillframe.drawing.palette import colours, encode
+from stillframe.drawing.class_map import encode_class_map, palette
 from stillframe.ingest import idx
 from stillframe.ingest.decode import decode, resize
 from stillframe.progress import bar
@@ -63,7 +63,7 @@ def make(folders: dict[str, Path], out: Path) -> None:
     with (out / "classes.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["name", "value", "r", "g", "b"])
-        table.writerows([name, value, *colours()[value].tolist()] for value, name in enumerate(names))
+        table.writerows([name, value, *palette()[value].tolist()] for value, name in enumerate(names))
     with bar("making pictures", sum(PICTURES.values())) as advance:
         for part, (split, count) in enumerate(PICTURES.items()):
             for kind in ("images", "masks"):
@@ -76,7 +76,7 @@ def make(folders: dict[str, Path], out: Path) -> None:
 
 def _write(image: Pixels, mask: Pixels, names: list[str], folder: Path, name: str) -> None:
     Image.fromarray(image).save(folder / "images" / name)
-    (folder / "masks" / name).write_bytes(encode(mask, names))
+    (folder / "masks" / name).write_bytes(encode_class_map(mask, names))
 
 
 def _stocks(folders: dict[str, Path]) -> dict[str, GarmentImages]:

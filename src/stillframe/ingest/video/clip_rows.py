@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.config import ClipConfig
-from stillframe.drawing.frame_strip import shown_frames
+from stillframe.drawing.frame_strip import strip_frames
 from stillframe.ingest.decode import InvalidImage, Pixels, resize, to_channels
 from stillframe.ingest.image_hash import fingerprints
 from stillframe.ingest.sources import SourceRow
@@ -126,7 +126,7 @@ def _coloured(frame: bytes, size: int, found: int, channels: int) -> bytes:
 def some_frames(image: bytes, encoding: str, size: int, most: int) -> Pixels:
     """Of the frames that the survey keeps at most `most`, evenly, for the audit page: (n, size, size, C)."""
     frames = unpack(image)
-    return np.stack([_decoded(frames[at], encoding, size) for at in shown_frames(len(frames), most)])
+    return np.stack([_decoded(frames[at], encoding, size) for at in strip_frames(len(frames), most)])
 
 
 def _decoded(frame: bytes, encoding: str, size: int) -> Pixels:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from stillframe.drawing.frame_strip import strip
+from stillframe.drawing.frame_strip import frame_strip
 from stillframe.paths import PREPARED, read_json
 from stillframe.reporting.inputs import PageImage, data_uri
 from stillframe.store.split import Split
@@ -88,7 +88,7 @@ def picture_of(split: Split, index: int) -> PageImage:
     from PIL import Image
 
     prepared = split.images([index])[0]
-    image_HWC = strip(prepared)
+    image_HWC = frame_strip(prepared)
     image = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[-1] == 1 else image_HWC)
     image.thumbnail((MOST_PX if prepared.ndim == 3 else STRIP_PX, MOST_PX))
     kind = "PNG" if min(image.size) < TINY_PX else "JPEG"
