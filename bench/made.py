@@ -45,13 +45,21 @@ def class_folders(folder: Path, count: int, side: int, channels: int) -> Path:
 
 def prepared(folder: Path, *, train: int, val: int, side: int, channels: int, classes: int) -> Path:
     """data/prepared as the stage leaves it (raw uint8), made without files; a block of images is repeated."""
+    from stillframe.store.columns import TargetColumn
     from stillframe.store.split import SplitWriter
     from stillframe.types import SPLITS, DatasetCard
 
     images = [photograph(number, side, channels).tobytes() for number in range(256)]
-    counts = {}
+    counts, targets = {}, [TargetColumn("label", "int")]
     for split, size in zip(SPLITS, (train, val, val), strict=True):
-        with SplitWriter(folder / split, height=side, width=side, channels=channels, encoding="raw") as writer:
+        with SplitWriter(
+            folder / split,
+            height=side,
+            width=side,
+            channels=channels,
+            encoding="raw",
+            targets=targets,
+        ) as writer:
             for first in range(0, size, 512):
                 block = range(first, min(first + 512, size))
                 writer.write([_row(split, number, number % classes, side, images[number % 256]) for number in block])

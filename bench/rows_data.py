@@ -61,7 +61,7 @@ def our_way(prepared: Path, augment: Any, card: Any) -> Callable[[], int]:
     def epoch() -> int:
         count = 0
         for batch in loader:
-            image = batch.image_BCHW
+            image = batch.image
             if online is not None and online.where == "batch":
                 image = online.batch(image, batch.epoch, batch.index_B)
             count += len(net.normalise(image))

@@ -14,6 +14,7 @@ CLASSES = ["ground", "first", "second"]
 
 def masked(folder: Path, *, train: int, val: int, side: int, channels: int) -> Path:
     """data/prepared with masks, as the stage leaves it (raw uint8), made without files; 64 images are repeated."""
+    from stillframe.store.columns import TargetColumn
     from stillframe.store.split import SplitWriter
     from stillframe.types import SPLITS, DatasetCard
 
@@ -22,9 +23,10 @@ def masked(folder: Path, *, train: int, val: int, side: int, channels: int) -> P
         image = photograph(number, side, channels)
         mask = (image.mean(axis=2) // 86).astype(np.uint8)
         pairs.append({"image": image.tobytes(), "mask": mask.tobytes()})
-    meta = {"height": side, "width": side, "channels": channels, "encoding": "raw", "masks": True}
+    meta = {"height": side, "width": side, "channels": channels, "encoding": "raw"}
+    targets = [TargetColumn("label", "int"), TargetColumn("mask", "map")]
     for split, size in zip(SPLITS, (train, val, val), strict=True):
-        with SplitWriter(folder / split, **meta) as writer:
+        with SplitWriter(folder / split, **meta, targets=targets) as writer:
             for number in range(size):
                 name = f"{split}/{number}"
                 row = {"id": name, "source_id": name, "group": name, "label": 1 + number % 2, "weight": 1.0}

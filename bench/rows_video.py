@@ -77,6 +77,7 @@ def decoding(setting: Setting) -> list[Result]:
 
 def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Path:
     """data/prepared with clips, as the stage leaves it (raw uint8), made without files; 16 clips are repeated."""
+    from stillframe.store.columns import TargetColumn
     from stillframe.store.frame_sampling import facts
     from stillframe.store.split import SplitWriter
     from stillframe.types import SPLITS, DatasetCard
@@ -86,8 +87,9 @@ def clips(folder: Path, *, train: int, val: int, side: int, channels: int) -> Pa
     stills = [photograph(number, side, channels) for number in range(16)]
     made = [np.stack([np.roll(still, at, axis=1) for at in range(frames)]).tobytes() for still in stills]
     meta = {"height": side, "width": side, "channels": channels, "encoding": "raw", "frames": frames}
+    targets = [TargetColumn("label", "int")]
     for split, size in zip(SPLITS, (train, val, val), strict=True):
-        with SplitWriter(folder / split, **meta) as writer:
+        with SplitWriter(folder / split, **meta, targets=targets) as writer:
             for number in range(size):
                 name = f"{split}/{number}"
                 row = {"id": name, "source_id": name, "group": name, "label": number % 2, "weight": 1.0}

@@ -104,7 +104,7 @@ def plain_epoch(training: loop.Training) -> Other:
     rows, val, random = training.rows, training.val_rows, np.random.default_rng(0)
     steps = -(-len(rows) // size)
     schedule = make_schedule(optimizer, plan.optim.schedule, steps * plan.trainer.max_epochs)
-    labels, val_labels = torch.from_numpy(rows.label_N), torch.from_numpy(val.label_N)
+    labels, val_labels = torch.from_numpy(rows.values["label"]), torch.from_numpy(val.values["label"])
 
     def images(of: Any, index_B: Any) -> torch.Tensor:
         return torch.from_numpy(of.images(index_B)).permute(0, 3, 1, 2)

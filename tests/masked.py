@@ -10,7 +10,7 @@ from PIL import Image
 
 from stillframe.store.split import SplitWriter
 from stillframe.types import DatasetCard
-from tiny import picture
+from tiny import LABEL, MASK, picture
 
 CLASSES = ["ground", "square", "disc"]
 MASKS: dict[str, Any] = {
@@ -66,7 +66,13 @@ def write_scenes(folder: Path, sizes: dict[str, int], size: int = 32) -> Dataset
     pixels: dict[str, dict[str, int]] = {}
     number = 0
     for split, count in sizes.items():
-        meta: dict[str, Any] = {"height": size, "width": size, "channels": 3, "encoding": "raw", "masks": True}
+        meta: dict[str, Any] = {
+            "height": size,
+            "width": size,
+            "channels": 3,
+            "encoding": "raw",
+            "targets": [LABEL, MASK],
+        }
         masks = []
         with SplitWriter(folder / split, **meta) as writer:
             for _ in range(count):

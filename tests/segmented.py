@@ -12,8 +12,9 @@ from stillframe.ingest.masks.tiles import cut, grid
 from stillframe.review import base
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split, SplitWriter
-from stillframe.types import IGNORE, DatasetCard, Prediction
-from tiny import picture
+from stillframe.tasks.segmentation import IGNORE
+from stillframe.types import DatasetCard, Prediction
+from tiny import LABEL, MASK, picture
 
 CLASSES = ["ground", "tree", "road"]
 SIZE = 24  # px
@@ -55,7 +56,9 @@ def write_split(folder: Path, count: int = 7, *, tiled: bool = False, overlap: f
             rows.append({**known, **tile})
     if tiled:
         rows = rows[::2] + rows[1::2]
-    with SplitWriter(folder, height=SIZE, width=SIZE, channels=3, encoding="raw", masks=True, tiles=tiled) as writer:
+    with SplitWriter(
+        folder, height=SIZE, width=SIZE, channels=3, encoding="raw", targets=[LABEL, MASK], tiles=tiled
+    ) as writer:
         writer.write(rows)
     return folder
 
@@ -88,8 +91,8 @@ class Made:
             mine = keep.rows(rows.splits[0], rank, self.world)
             for first in range(0, len(mine), self.batch_size):
                 batch = rows[0, mine[first : first + self.batch_size]]
-                said = torch.from_numpy(self.answer(batch.image_BCHW.numpy().astype(np.float32)))
-                kept.add(Prediction(said, batch.index_B), batch)
+                said = torch.from_numpy(self.answer(batch.image.numpy().astype(np.float32)))
+                kept.add(Prediction({"logits": said}, batch.index_B), batch)
             parts.append(kept.handed())
         return keep.whole(parts, Split(self.split))
 

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stillframe.store.columns import TargetColumn
+
+LABEL, MASK = TargetColumn("label", "int"), TargetColumn("mask", "map")
 DATA: dict[str, Any] = {
     "name": "tiny",
     "fetch": None,

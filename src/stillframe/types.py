@@ -3,12 +3,11 @@
 Legend of the suffixes: B samples in a batch, K classes, C channels (1 gray, 3 RGB), H height in px, W width in px,
 N samples in a split. Of videos each sample is a clip of T frames, T after B: (B, T, C, H, W).
 Images are `uint8` in 0..255 until they are on the device; `float32` after `normalise`.
-Masks are `uint8` class indices, one a pixel of the prepared picture; 255 (`IGNORE`) is a pixel that is not counted.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "val", "test")
-IGNORE = 255  # in a mask: not learnt from, not scored
 
 
 @dataclass(frozen=True)
@@ -76,36 +74,50 @@ class DatasetCard:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, on the host or on the device."""
+    """One batch of named tensors, on the host or on the device; the first axis of each is B.
 
-    image_BCHW: Tensor  # uint8 0..255 on the host; float32, normalised, after `normalise`; clips: (B, T, C, H, W)
-    target_B: Tensor  # int64, class index
-    weight_B: Tensor  # float32, sample weight (1 unless the table has a weight column)
-    index_B: Tensor  # int64, row in the split (augmented copies follow the train rows)
-    epoch: int = 0  # 0-based; with the seed and the index it decides a sample's random draw
-    mixed_BK: Tensor | None = None  # float32 target distribution after mixup or cutmix, else None
-    mask_BHW: Tensor | None = None  # uint8 class index of each pixel, IGNORE where none; of data with masks, else None
+    Attributes:
+        inputs: what the network is called with, by argument name. "image": uint8 0..255, or float32 of the same range
+            after mixing, (B, C, H, W); of clips (B, T, C, H, W).
+        target: what is to be learned, by the name of the store's column (see `store.columns`), or as a task's mixing
+            has put it there.
+        weight_B: float32, sample weights (1 unless the table has a weight column).
+        index_B: int64, row in the split (augmented copies follow the train rows).
+        epoch: 0-based; with the seed and the index it decides a sample's random draw.
+    """
+
+    inputs: dict[str, Tensor]
+    target: dict[str, Tensor]
+    weight_B: Tensor
+    index_B: Tensor
+    epoch: int = 0
+
+    @property
+    def image(self) -> Tensor:
+        """The images (B, C, H, W) or clips (B, T, C, H, W)."""
+        return self.inputs["image"]
+
+    def __len__(self) -> int:
+        return len(self.index_B)
 
     def to(self, device: Any, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        moved = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name, value in vars(self).items()
-            if hasattr(value, "to")
-        }
-        return replace(self, **moved)
+
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
+
+        rows = moved({"weight": self.weight_B, "index": self.index_B})
+        return Batch(moved(self.inputs), moved(self.target), rows["weight"], rows["index"], self.epoch)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a net says of a batch."""
+    """Raw outputs of a network for a batch.
 
-    logits_BK: Tensor  # float32, before temperature and softmax; (B, K, H, W) where each pixel is answered
-    index_B: Tensor  # int64, row in the split
+    Attributes:
+        outputs: float32 tensors by name, as the task's `learning.py` names them; the first axis of each is B.
+        index_B: int64, row in the split.
+    """
 
-
-@dataclass(frozen=True)
-class Scores:
-    """Metrics of one split: flat names without the split, e.g. `f1_macro`, `recall/defective`."""
-
-    values: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, Tensor]
+    index_B: Tensor

@@ -14,7 +14,8 @@ from stillframe.augmentation.preview import make_preview
 from stillframe.config import AugmentConfig
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split, SplitWriter
-from stillframe.types import IGNORE
+from stillframe.tasks.segmentation import IGNORE
+from tiny import LABEL, MASK
 
 CONF = Path(__file__).parents[2] / "conf/augment"
 PX, COUNT = 48, 24
@@ -65,7 +66,8 @@ def test_per_item(scenes, entry):
     images, masks = scenes
     keys = random_draws.keys(0, 0, np.arange(COUNT))
     made = policy.ItemPolicy([entry], "x")
-    moved, moved_masks = made.with_masks(images, masks, keys)
+    moved, maps = made.with_maps(images, {"mask": masks}, keys)
+    moved_masks = maps["mask"]
     np.testing.assert_array_equal(moved, made(images, keys))  # a mask beside it changes no image
     assert (moved_masks != masks).mean() > 0.02, "it does something"
     assert match(moved, moved_masks) > 0.97
@@ -84,7 +86,9 @@ def test_on_the_batch(scenes, entries):
     images, masks = scenes
     made = batch_augment.BatchPolicy(policy.build(entries, "x"))
     image = torch.from_numpy(images).permute(0, 3, 1, 2)
-    moved, moved_masks = made.with_masks(image, torch.from_numpy(masks), 0, 0, torch.arange(COUNT))
+    online = OnlineAugmentation("batch", entries, 0)
+    moved, maps = online.batch_with_maps(image, {"mask": torch.from_numpy(masks)}, 0, torch.arange(COUNT))
+    moved_masks = maps["mask"]
     assert torch.equal(moved, made(image, 0, 0, torch.arange(COUNT))) and moved_masks.dtype == torch.uint8
     assert (moved_masks.numpy() != masks).mean() > 0.02
     assert match(moved.permute(0, 2, 3, 1).numpy(), moved_masks.numpy()) > 0.97
@@ -94,12 +98,11 @@ def test_colours_leave_masks_alone_in_both_forms(scenes):
     images, masks = scenes
     entries = [{"RandomBrightnessContrast": {"p": 1.0}}, {"CoarseDropout": {"p": 1.0}}]
     keys = random_draws.keys(0, 0, np.arange(COUNT))
-    moved, same = policy.ItemPolicy(entries, "x").with_masks(images, masks, keys)
-    np.testing.assert_array_equal(same, masks)
+    moved, same = policy.ItemPolicy(entries, "x").with_maps(images, {"mask": masks}, keys)
+    np.testing.assert_array_equal(same["mask"], masks)
     assert (moved != images).any()
-    image = torch.from_numpy(images).permute(0, 3, 1, 2)
     made = batch_augment.BatchPolicy(policy.build(entries, "x"))
-    _, same = made.with_masks(image, torch.from_numpy(masks), 0, 0, torch.arange(COUNT))
+    same = made.move(torch.from_numpy(masks), 0, 0, torch.arange(COUNT))
     np.testing.assert_array_equal(same.numpy(), masks)
 
 
@@ -109,10 +112,10 @@ def test_colours_leave_masks_alone_in_both_forms(scenes):
 )
 def test_what_was_not_in_the_picture_is_ignored(scenes, entry):
     images, masks = scenes
-    _, item = policy.ItemPolicy([entry], "x").with_masks(images, masks, random_draws.keys(0, 0, np.arange(COUNT)))
-    image = torch.from_numpy(images).permute(0, 3, 1, 2)
+    keys = random_draws.keys(0, 0, np.arange(COUNT))
+    item = policy.ItemPolicy([entry], "x").with_maps(images, {"mask": masks}, keys)[1]["mask"]
     made = batch_augment.BatchPolicy(policy.build([entry], "x"))
-    _, batch = made.with_masks(image, torch.from_numpy(masks), 0, 0, torch.arange(COUNT))
+    batch = made.move(torch.from_numpy(masks), 0, 0, torch.arange(COUNT))
     assert (item[:, 0, 0] == IGNORE).all()
     assert (item == batch.numpy()).mean() > 0.995  # both forms agree, but for nearest neighbours that are as near
 
@@ -125,9 +128,9 @@ def test_a_policy_that_would_mix_classes_is_refused():
 
 
 def write(folder, scenes, encoding="raw"):
-    from stillframe.store.split import encode, encode_mask
+    from stillframe.store.encoding import encode, encode_map
 
-    with SplitWriter(folder, height=PX, width=PX, channels=3, encoding=encoding, masks=True) as writer:
+    with SplitWriter(folder, height=PX, width=PX, channels=3, encoding=encoding, targets=[LABEL, MASK]) as writer:
         same = {
             "weight": 1.0,
             "group": "g",
@@ -138,7 +141,7 @@ def write(folder, scenes, encoding="raw"):
         }
         for number, (image, mask) in enumerate(zip(*scenes, strict=True)):
             own = {"id": str(number), "source_id": str(number), "label": number % 3}
-            writer.write([{**same, **own, "image": encode(image, encoding), "mask": encode_mask(mask, encoding)}])
+            writer.write([{**same, **own, "image": encode(image, encoding), "mask": encode_map(mask, encoding)}])
     return folder
 
 
@@ -154,15 +157,15 @@ def test_offline_copies_loader_and_preview(tmp_path, scenes, encoding):
     offline.make_copies(train, augment, seed=0, out=tmp_path / "augmented", work=tmp_path / "work")
     copies = Split(tmp_path / "augmented")
     places = np.arange(COUNT)
-    assert copies.masked and len(copies) == COUNT
-    assert match(copies.images(places), copies.masks(places)) > 0.97
-    assert (copies.masks(places) != scenes[1]).any()
+    assert "mask" in copies.targets and len(copies) == COUNT
+    assert match(copies.images(places), copies.target("mask", places)) > 0.97
+    assert (copies.target("mask", places) != scenes[1]).any()
     online = make_online(augment, image_size=PX, channels=3, device_type="cpu", seed=0, masked=True)
     batch = SplitDataset([train, tmp_path / "augmented"], online)[(1, np.arange(2 * COUNT))]
-    assert batch.mask_BHW is not None and batch.mask_BHW.dtype == torch.uint8
-    assert match(batch.image_BCHW.permute(0, 2, 3, 1).numpy(), batch.mask_BHW.numpy()) > 0.96
+    assert batch.target["mask"] is not None and batch.target["mask"].dtype == torch.uint8
+    assert match(batch.image.permute(0, 2, 3, 1).numpy(), batch.target["mask"].numpy()) > 0.96
     plain = SplitDataset([train])[(0, np.array([3, 1]))]
-    np.testing.assert_array_equal(plain.mask_BHW.numpy(), scenes[1][[3, 1]])
+    np.testing.assert_array_equal(plain.target["mask"].numpy(), scenes[1][[3, 1]])
     make_preview(
         tmp_path / "preview.png",
         train=train,
@@ -182,9 +185,10 @@ def test_online_gives_the_same_pair_for_the_same_seed_epoch_and_row(scenes):
         out = []
         for one in drawn:
             if where == "item":
-                out.append(one.items_with_masks(images, masks, 2, np.arange(COUNT))[1])
+                out.append(one.items_with_maps(images, {"mask": masks}, 2, np.arange(COUNT))[1]["mask"])
             else:
                 image = torch.from_numpy(images).permute(0, 3, 1, 2)
-                out.append(one.batch_with_masks(image, torch.from_numpy(masks), 2, torch.arange(COUNT))[1].numpy())
+                maps = {"mask": torch.from_numpy(masks)}
+                out.append(one.batch_with_maps(image, maps, 2, torch.arange(COUNT))[1]["mask"].numpy())
         np.testing.assert_array_equal(out[0], out[1])
         assert (out[0] != out[2]).mean() > 0.05

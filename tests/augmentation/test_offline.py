@@ -8,7 +8,9 @@ import pytest
 from stillframe.augmentation import offline
 from stillframe.augmentation.offline import make_copies, plan_copies
 from stillframe.config import AugmentConfig
-from stillframe.store.split import FILE, Split, SplitWriter, encode
+from stillframe.store.encoding import encode
+from stillframe.store.split import FILE, Split, SplitWriter
+from tiny import LABEL
 
 NOISE = [{"GaussNoise": {"std_range": [0.1, 0.2], "p": 1.0}}]
 
@@ -21,7 +23,7 @@ def augment(policy=NOISE, copies=1, balance="none"):
 
 def prepared(folder, labels=(0,) * 7 + (1,) * 3, channels=1, encoding="raw", size=16):
     random = np.random.default_rng(0)
-    with SplitWriter(folder, height=size, width=size, channels=channels, encoding=encoding) as writer:
+    with SplitWriter(folder, height=size, width=size, channels=channels, encoding=encoding, targets=[LABEL]) as writer:
         for number, label in enumerate(labels):
             image = random.integers(0, 256, (size, size, channels), dtype=np.uint8)
             row = {"id": f"c{label}/{number}.png", "label": label, "weight": 0.5, "group": f"g{number}"}

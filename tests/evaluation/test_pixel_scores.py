@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, recall_score
 
 from stillframe.evaluation import pixel_scores
-from stillframe.types import IGNORE
+from stillframe.tasks.segmentation import IGNORE
 
 CLASSES = ["ground", "tree", "road", "never"]
 

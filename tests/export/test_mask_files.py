@@ -26,7 +26,8 @@ from stillframe.models.build import NetworkSpec
 from stillframe.review.base import Tested as Known
 from stillframe.review.mask_pictures import answer_of
 from stillframe.review.masks import REVIEW
-from stillframe.types import IGNORE, DatasetCard
+from stillframe.tasks.segmentation import IGNORE
+from stillframe.types import DatasetCard
 from tiny import DATA
 
 

@@ -14,7 +14,8 @@ from stillframe.ingest.masks import classes as mask_classes
 from stillframe.ingest.masks import sources as mask_sources
 from stillframe.ingest.sources import detect, read_source
 from stillframe.store.split import Split
-from stillframe.types import IGNORE, DatasetCard
+from stillframe.tasks.segmentation import IGNORE
+from stillframe.types import DatasetCard
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def rows(out):
     for name in ("train", "val", "test"):
         split = Split(out / name)
         places = np.arange(len(split))
-        pairs = zip(split.images(places), split.masks(places), strict=True)
+        pairs = zip(split.images(places), split.target("mask", places), strict=True)
         found |= dict(zip(split.table["id"], pairs, strict=True))
     return found
 

@@ -51,6 +51,6 @@ def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "2/metrics.json").read_text()) == two
     with zipfile.ZipFile(tmp_path / "2/masks.zip") as archive:
         masks = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in said["mask"]]
-    label, answer = Split(tmp_path / "test").masks(said["index"].to_numpy()).ravel(), np.stack(masks).ravel()
+    label, answer = Split(tmp_path / "test").target("mask", said["index"].to_numpy()).ravel(), np.stack(masks).ravel()
     assert two["iou_macro"] == pytest.approx(jaccard_score(label, answer, average="macro"), abs=1e-6)
     assert two["f1_macro"] == pytest.approx(f1_score(label, answer, average="macro"), abs=1e-6)

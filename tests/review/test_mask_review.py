@@ -19,7 +19,7 @@ from stillframe.drawing.class_map import encode_class_map, palette
 from stillframe.evaluation.class_scores import expected_calibration_error
 from stillframe.review.mask_answers import ImageCollector, PixelSampler
 from stillframe.review.masks import MASKS, REVIEW
-from stillframe.types import IGNORE
+from stillframe.tasks.segmentation import IGNORE
 
 
 def read_masks(out):

@@ -16,6 +16,7 @@ from stillframe.config import AugmentConfig
 from stillframe.stages import augment as stage
 from stillframe.store.split import FILE, Split, SplitWriter
 from stillframe.types import DatasetCard
+from tiny import LABEL
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,9 @@ def prepared(root, sizes=(9, 4), channels=1, size=28):
     random = np.random.default_rng(0)
     folder = root / "data" / "prepared"
     classes = [f"class {label}" for label in range(len(sizes))]
-    with SplitWriter(folder / "train", height=size, width=size, channels=channels, encoding="raw") as writer:
+    with SplitWriter(
+        folder / "train", height=size, width=size, channels=channels, encoding="raw", targets=[LABEL]
+    ) as writer:
         for label, count in enumerate(sizes):
             for number in range(count):
                 name = f"{label}/{number}.png"

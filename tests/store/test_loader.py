@@ -5,8 +5,8 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from test_store import write_split
 
+from splits import write_split
 from stillframe.store.loader import (
     EpochBatchSampler,
     SequentialBatchSampler,
@@ -69,16 +69,16 @@ def rows(tmp_path):
 
 def test_augmented_rows_follow_the_train_rows(rows):
     batch = rows[(0, np.array([19, 20, 3, 24]))]
-    values = batch.image_BCHW[:, 0, 0, 0].tolist()
+    values = batch.image[:, 0, 0, 0].tolist()
     assert values == [19, 100, 3, 104]
-    assert batch.target_B.tolist() == [1, 0, 1, 0]
-    assert batch.image_BCHW.shape == (4, 3, 6, 6)
+    assert batch.target["label"].tolist() == [1, 0, 1, 0]
+    assert batch.image.shape == (4, 3, 6, 6)
 
 
 def test_workers_give_the_same_batches(rows):
     here, there = (list(make_loader(rows, EpochBatchSampler(25, 8, seed=0), workers)) for workers in (0, 2))
     assert [b.index_B.tolist() for b in here] == [b.index_B.tolist() for b in there]
-    assert all(bool((a.image_BCHW == b.image_BCHW).all()) for a, b in zip(here, there, strict=True))
+    assert all(bool((a.image == b.image).all()) for a, b in zip(here, there, strict=True))
 
 
 def test_small_shared_memory_is_found_before_training(rows, monkeypatch):

@@ -5,36 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from splits import row, write_split
 from stillframe.store.split import FILE, Split, SplitWriter
-from stillframe.types import IGNORE
-
-
-def write_split(folder, count, first=0, encoding="raw", side=6):
-    with SplitWriter(folder, height=side, width=side, channels=3, encoding=encoding) as writer:
-        for start in range(0, count, 7):  # several record batches
-            writer.write([row(first + i, side, encoding) for i in range(start, min(start + 7, count))])
-
-
-def row(number, side, encoding):
-    image = np.full((side, side, 3), number, np.uint8)
-    if encoding == "jpeg":
-        import cv2
-
-        data = cv2.imencode(".jpg", image)[1].tobytes()
-    else:
-        data = image.tobytes()
-    return {
-        "id": f"i{number}",
-        "label": number % 2,
-        "weight": 1.0,
-        "group": "g",
-        "source_id": f"i{number}",
-        "source_width": 9,
-        "source_height": 9,
-        "source_mode": "RGB",
-        "slices": "{}",
-        "image": data,
-    }
+from stillframe.tasks.segmentation import IGNORE
+from tiny import LABEL, MASK
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
@@ -54,15 +28,15 @@ def test_masks_come_back_as_they_were(tmp_path, encoding):
     masks = np.random.default_rng(0).integers(0, 4, (20, 6, 6)).astype(np.uint8)
     masks[:, 0] = IGNORE
     meta = {"height": 6, "width": 6, "channels": 3, "encoding": encoding}
-    with SplitWriter(tmp_path, **meta, masks=True, tiles=True) as writer:
+    with SplitWriter(tmp_path, **meta, targets=[LABEL, MASK], tiles=True) as writer:
         for start in range(0, 20, 7):
             stored = [cv2.imencode(".png", mask)[1] if encoding == "jpeg" else mask for mask in masks]
             places = range(start, min(start + 7, 20))
             tile = {"origin": "big", "top": 3, "left": 4}
             writer.write([{**row(i, 6, encoding), **tile, "mask": stored[i].tobytes()} for i in places])
     split = Split(tmp_path)
-    assert split.masked and split.tiled
-    found = split.masks([13, 2, 19, 2])
+    assert "mask" in split.targets and split.tiled
+    found = split.target("mask", [13, 2, 19, 2])
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, masks[[13, 2, 19, 2]])
     assert split.images([13])[0, 0, 0, 0] == 13
@@ -71,9 +45,9 @@ def test_masks_come_back_as_they_were(tmp_path, encoding):
 
 def test_a_split_without_masks_says_so(tmp_path):
     write_split(tmp_path, 3)
-    assert not Split(tmp_path).masked and not Split(tmp_path).tiled
-    with pytest.raises(ValueError, match=r"no masks.*data\.masks"):
-        Split(tmp_path).masks([0])
+    assert "mask" not in Split(tmp_path).targets and not Split(tmp_path).tiled
+    with pytest.raises(ValueError, match=r"no target 'mask', only label.*dvc repro"):
+        Split(tmp_path).target("mask", [0])
 
 
 def test_an_empty_split_is_a_split(tmp_path):

@@ -26,6 +26,7 @@ from stillframe.sweeps.comparison.importance import importance
 from stillframe.sweeps.comparison.page import table
 from stillframe.sweeps.store import Repeat, Sweep, Trial
 from stillframe.types import DatasetCard
+from tiny import LABEL
 
 IMAGES = 200
 CLASSES = ["ant", "<b>bee</b>", "cat"]
@@ -216,7 +217,7 @@ def test_names_of_settings() -> None:
 
 def prepared(folder: Path, first: int = 0) -> None:
     """data/prepared whose val split has the images that the made trials were validated on, from row `first` on."""
-    with SplitWriter(folder / "val", height=4, width=4, channels=1, encoding="raw") as writer:
+    with SplitWriter(folder / "val", height=4, width=4, channels=1, encoding="raw", targets=[LABEL]) as writer:
         label = labels(0)
         for row in range(IMAGES):
             values = {"id": f"0/{row + first:03d}.png", "label": int(label[row]), "weight": 1.0, "group": str(row)}

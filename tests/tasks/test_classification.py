@@ -29,8 +29,8 @@ def optim(base, **changes):
 def batch(size=12):
     random = torch.Generator().manual_seed(1)
     return Batch(
-        image_BCHW=torch.randint(0, 256, (size, 1, 8, 8), generator=random, dtype=torch.uint8),
-        target_B=torch.arange(size) % 3,
+        inputs={"image": torch.randint(0, 256, (size, 1, 8, 8), generator=random, dtype=torch.uint8)},
+        target={"label": torch.arange(size) % 3},
         weight_B=torch.ones(size),
         index_B=torch.arange(size),
     )
@@ -44,13 +44,15 @@ def logits():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_is_torch_s(base, logits, smoothing):
     ours = make_loss(optim(base, label_smoothing=smoothing), CARD)(logits, batch())
-    assert ours == pytest.approx(float(functional.cross_entropy(logits, batch().target_B, label_smoothing=smoothing)))
+    assert ours == pytest.approx(
+        float(functional.cross_entropy(logits, batch().target["label"], label_smoothing=smoothing))
+    )
 
 
 def test_focal_loss_without_focus_is_cross_entropy_and_falls_with_it(base, logits):
     plain = make_loss(optim(base), CARD)(logits, batch())
     assert make_loss(optim(base, loss="focal", focal_gamma=0.0), CARD)(logits, batch()) == pytest.approx(float(plain))
-    chosen = logits.softmax(1)[range(12), batch().target_B]
+    chosen = logits.softmax(1)[range(12), batch().target["label"]]
     expected = ((1 - chosen) ** 2 * -chosen.log()).mean()
     assert make_loss(optim(base, loss="focal", focal_gamma=2.0), CARD)(logits, batch()) == pytest.approx(
         float(expected)
@@ -68,8 +70,8 @@ def test_a_sample_without_weight_does_not_count(base, logits):
     one = batch()
     weight_B = torch.ones(12)
     weight_B[3:] = 0
-    light = Batch(one.image_BCHW, one.target_B, weight_B, one.index_B)
-    expected = functional.cross_entropy(logits[:3], one.target_B[:3])
+    light = Batch(one.inputs, one.target, weight_B, one.index_B)
+    expected = functional.cross_entropy(logits[:3], one.target["label"][:3])
     assert make_loss(optim(base), CARD)(logits, light) == pytest.approx(float(expected))
 
 
@@ -79,10 +81,10 @@ def test_mixing_keeps_distributions_and_is_drawn_from_torch(base, kind):
     one = mix(optim(base, **{kind: 1.0}), CARD, batch())
     torch.manual_seed(5)
     two = mix(optim(base, **{kind: 1.0}), CARD, batch())
-    assert torch.equal(one.image_BCHW, two.image_BCHW)
-    torch.testing.assert_close(one.mixed_BK.sum(1), torch.ones(12))
-    assert one.image_BCHW.shape == (12, 1, 8, 8) and not torch.equal(one.image_BCHW, batch().image_BCHW.float())
-    assert mix(optim(base), CARD, batch()).mixed_BK is None
+    assert torch.equal(one.image, two.image)
+    torch.testing.assert_close(one.target["label_distribution"].sum(1), torch.ones(12))
+    assert one.image.shape == (12, 1, 8, 8) and not torch.equal(one.image, batch().image.float())
+    assert mix(optim(base), CARD, batch()).target.get("label_distribution") is None
 
 
 def test_the_tally_counts_what_scikit_learn_counts(base):
@@ -90,8 +92,8 @@ def test_the_tally_counts_what_scikit_learn_counts(base):
     truth, answers = [], []
     for start in range(3):
         logits_BK = torch.randn(12, 3, generator=torch.Generator().manual_seed(start))
-        tally.update(Prediction(logits_BK, torch.arange(12)), batch(), torch.tensor(float(start)))
-        truth += batch().target_B.tolist()
+        tally.update(Prediction({"logits": logits_BK}, torch.arange(12)), batch(), torch.tensor(float(start)))
+        truth += batch().target["label"].tolist()
         answers += logits_BK.argmax(1).tolist()
     scores = tally.scores(tally.counts())
     assert scores["loss"] == pytest.approx(1.0)

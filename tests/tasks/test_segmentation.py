@@ -11,8 +11,8 @@ from stillframe.config.hydra_compose import compose
 from stillframe.evaluation.pixel_scores import mask_scores
 from stillframe.models import build as nets
 from stillframe.tasks import find_task
-from stillframe.tasks.segmentation import learning, losses
-from stillframe.types import IGNORE, Batch, DatasetCard, Prediction
+from stillframe.tasks.segmentation import IGNORE, learning, losses
+from stillframe.types import Batch, DatasetCard, Prediction
 
 PIXELS = {"train": {"ground": 800, "square": 150, "disc": 50}}
 CARD = DatasetCard(
@@ -31,7 +31,8 @@ def batch(seed=0, count=4, size=32, weights=None):
     mask = torch.randint(0, 3, (count, size, size), dtype=torch.uint8)
     mask[:, :3] = IGNORE
     weight = torch.ones(count) if weights is None else torch.tensor(weights)
-    return Batch(image, torch.zeros(count, dtype=torch.int64), weight, torch.arange(count), 0, None, mask)
+    target = {"label": torch.zeros(count, dtype=torch.int64), "mask": mask}
+    return Batch({"image": image}, target, weight, torch.arange(count))
 
 
 def logits(seed=1, count=4, size=32):
@@ -41,7 +42,7 @@ def logits(seed=1, count=4, size=32):
 
 def probabilities(given, made):
     """(P, K) and (P,) of the pixels that count, as numpy."""
-    mask = made.mask_BHW.numpy()
+    mask = made.target["mask"].numpy()
     share = torch.softmax(given.detach(), 1).permute(0, 2, 3, 1).numpy()
     return share[mask != IGNORE].astype(np.float64), mask[mask != IGNORE].astype(int)
 
@@ -72,9 +73,9 @@ def test_dice():
 
 
 def test_lovasz_of_certain_answers_is_the_jaccard_loss():
-    made, said = batch(), batch(5).mask_BHW.long().clamp(max=2)
+    made, said = batch(), batch(5).target["mask"].long().clamp(max=2)
     certain = functional.one_hot(said, 3).permute(0, 3, 1, 2).float() * 200
-    mask = made.mask_BHW.numpy()
+    mask = made.target["mask"].numpy()
     truth, answer = mask[mask != IGNORE], said.numpy()[mask != IGNORE]
     iou = [((truth == k) & (answer == k)).sum() / ((truth == k) | (answer == k)).sum() for k in range(3)]
     found = learning.make_loss(optim(loss="lovasz"), CARD)(certain, made)
@@ -89,7 +90,7 @@ def test_ignored_pixels_and_samples_of_no_weight_teach_nothing(name):
     assert torch.isfinite(loss) and given.grad.abs().sum() > 0
     assert given.grad[:, :, :3].abs().max() == 0 and given.grad[1].abs().max() == 0
     nothing = batch()
-    nothing.mask_BHW.fill_(IGNORE)
+    nothing.target["mask"].fill_(IGNORE)
     assert learning.make_loss(optim(loss=name), CARD)(given, nothing).item() == 0.0
 
 
@@ -113,10 +114,10 @@ def test_the_tally_counts_as_one_would_by_hand_in_any_order_and_on_parts():
     whole, parts = learning.make_accumulator(CARD), [learning.make_accumulator(CARD), learning.make_accumulator(CARD)]
     for seed in range(4):
         made, given = batch(seed), logits(seed + 9)
-        prediction = Prediction(given, made.index_B)
+        prediction = Prediction({"logits": given}, made.index_B)
         for one in (whole, parts[seed % 2]):
             one.update(prediction, made, torch.tensor(0.5 + seed))
-        mask = made.mask_BHW.numpy()
+        mask = made.target["mask"].numpy()
         truth.append(mask[mask != IGNORE])
         said.append(given.detach().argmax(1).numpy()[mask != IGNORE])
     truth, said = np.concatenate(truth), np.concatenate(said)
@@ -138,12 +139,12 @@ def test_cutmix_takes_boxes_of_image_and_mask_together():
     made = batch(count=6)
     torch.manual_seed(3)
     mixed = learning.mix(optim(cutmix=1.0), CARD, made)
-    taken = (mixed.image_BCHW != made.image_BCHW).any(1)
+    taken = (mixed.image != made.image).any(1)
     assert 0.01 < taken.float().mean() < 0.9
-    before = made.mask_BHW.roll(1, 0)
+    before = made.target["mask"].roll(1, 0)
     assert (
-        torch.equal(mixed.mask_BHW, torch.where(taken, before, made.mask_BHW).to(torch.uint8))
-        or (mixed.mask_BHW[~taken] == made.mask_BHW[~taken]).float().mean() > 0.999
+        torch.equal(mixed.target["mask"], torch.where(taken, before, made.target["mask"]).to(torch.uint8))
+        or (mixed.target["mask"][~taken] == made.target["mask"][~taken]).float().mean() > 0.999
     )  # a pixel of both images may be of one colour
     assert learning.mix(optim(), CARD, made) is made
 
@@ -158,13 +159,13 @@ def net():
 @pytest.mark.parametrize("tta", ["none", "mirror", "d4"])
 def test_views_are_turned_back(net, tta):
     made = batch(size=32)
-    said = learning.predict(net, made, tta).logits_BK
+    said = learning.predict(net, made, tta).outputs["logits"]
     assert said.shape == (4, 3, 32, 32)
     if tta != "none":  # an answer over all symmetries turns with its picture
         turned = learning.predict(
-            net, Batch(made.image_BCHW.flip(3), *[made.target_B, made.weight_B, made.index_B]), tta
+            net, Batch({"image": made.image.flip(3)}, made.target, made.weight_B, made.index_B), tta
         )
-        torch.testing.assert_close(turned.logits_BK.flip(3), said, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(turned.outputs["logits"].flip(3), said, rtol=1e-3, atol=1e-4)
 
 
 def test_a_teacher_of_masks(net):
@@ -173,8 +174,8 @@ def test_a_teacher_of_masks(net):
     both = learning.distill_loss(plain, net, DistillConfig("t", 2.0, 0.25))(given, made)
     said = torch.log_softmax(given / 2, 1)
     with torch.no_grad():
-        wanted = torch.log_softmax(net(made.image_BCHW) / 2, 1)
-    apart = (wanted.exp() * (wanted - said)).sum(1)[made.mask_BHW != IGNORE].mean()
+        wanted = torch.log_softmax(net(made.image) / 2, 1)
+    apart = (wanted.exp() * (wanted - said)).sum(1)[made.target["mask"] != IGNORE].mean()
     assert both.item() == pytest.approx((0.75 * plain(given, made) + 0.25 * 4 * apart).item(), rel=1e-4)
 
 

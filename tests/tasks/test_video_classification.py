@@ -1,5 +1,7 @@
 """Clips through the functions of image classification: first losses, mixing, views, refusals."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,8 +36,8 @@ GOLDEN = {
 def batch(size=12):
     random = torch.Generator().manual_seed(1)
     return Batch(
-        image_BCHW=torch.randint(0, 256, (size, 4, 1, 16, 16), generator=random, dtype=torch.uint8),
-        target_B=torch.arange(size) % 3,
+        inputs={"image": torch.randint(0, 256, (size, 4, 1, 16, 16), generator=random, dtype=torch.uint8)},
+        target={"label": torch.arange(size) % 3},
         weight_B=torch.ones(size),
         index_B=torch.arange(size),
     )
@@ -56,7 +58,7 @@ def losses(name):
     out = []
     for _ in range(4):
         value, prediction = task.step(net, batch(), loss)
-        assert prediction.logits_BK.shape == (12, 3)
+        assert prediction.outputs["logits"].shape == (12, 3)
         learn.zero_grad()
         value.backward()
         learn.step()
@@ -71,19 +73,19 @@ def test_the_first_losses(name):
 
 def test_mixing_treats_all_frames_of_a_clip_alike():
     task = find_task("video_classification").learning
-    still = Batch(**(vars(batch()) | {"image_BCHW": batch().image_BCHW[:, :1].expand(-1, 4, -1, -1, -1).contiguous()}))
+    still = replace(batch(), inputs={"image": batch().image[:, :1].expand(-1, 4, -1, -1, -1).contiguous()})
     for kind in ("mixup", "cutmix"):
         _, optim = sections("cnn_gru")
         torch.manual_seed(0)
         mixed = task.mix(type(optim)(**(vars(optim) | {kind: 1.0})), CARD, still)
-        assert mixed.image_BCHW.shape == still.image_BCHW.shape and mixed.mixed_BK is not None
-        assert (mixed.image_BCHW == mixed.image_BCHW[:, :1]).all()
-        assert not torch.equal(mixed.image_BCHW, still.image_BCHW.float())
+        assert mixed.image.shape == still.image.shape and mixed.target["label_distribution"] is not None
+        assert (mixed.image == mixed.image[:, :1]).all()
+        assert not torch.equal(mixed.image, still.image.float())
 
 
 def test_views_of_a_clip_mirror_every_frame():
     task = find_task("video_classification").learning
-    first, second = task.tta_views(batch().image_BCHW, "mirror")
+    first, second = task.tta_views(batch().image, "mirror")
     assert torch.equal(second, first.flip(-1))
 
 

@@ -15,6 +15,7 @@ from stillframe import config
 from stillframe.config.hydra_compose import compose
 from stillframe.store.split import SplitWriter
 from stillframe.types import DatasetCard
+from tiny import LABEL
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def write_digits(folder: Path, sizes: dict[str, int]) -> None:
     for split, size in sizes.items():
         rows = order[first : first + size]
         first += size
-        with SplitWriter(folder / split, height=8, width=8, channels=1, encoding="raw") as writer:
+        with SplitWriter(folder / split, height=8, width=8, channels=1, encoding="raw", targets=[LABEL]) as writer:
             writer.write([row(int(i), int(labels[i]), images[i]) for i in rows])
         counts[split] = {str(k): int((labels[rows] == k).sum()) for k in range(10)}
     card = DatasetCard("digits", [str(k) for k in range(10)], counts, 1, 8, 8, [0.3], [0.37], [], "0" * 64)
@@ -153,7 +154,9 @@ def write_walks(folder: Path, sizes: dict[str, int]) -> None:
     clip |= {"fps": None, "sampling": "uniform", "reversible": False}
     for split, size in sizes.items():
         views, frames = (1, 6) if split == "train" else (2, 4)
-        with SplitWriter(folder / split, height=8, width=8, channels=1, encoding="raw", frames=frames) as writer:
+        with SplitWriter(
+            folder / split, height=8, width=8, channels=1, encoding="raw", targets=[LABEL], frames=frames
+        ) as writer:
             for number in range(size):
                 first = random.integers(8)
                 for view in range(views):

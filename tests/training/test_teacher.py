@@ -30,7 +30,7 @@ def test_the_loss_is_hintons():
     net = rebuild(NetworkSpec("plain_cnn", 3, 1, 8, [0.5], [0.2], 0.5, 0.0)).train()
     images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
     weight_B = torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 1.0])
-    batch = Batch(images, torch.zeros(6, dtype=torch.int64), weight_B, torch.arange(6))
+    batch = Batch({"image": images}, {"label": torch.zeros(6, dtype=torch.int64)}, weight_B, torch.arange(6))
     logits = torch.randn(6, 3, requires_grad=True)
     both = distill_loss(lambda logits_BK, batch: logits_BK.sum(), net, DistillConfig("somewhere", 4.0, 0.7))
     with torch.no_grad():

@@ -24,17 +24,15 @@ class BatchPolicy:
         self.steps = [MAKERS[type(transform).__name__](transform) for transform in transforms]
         self.draws = sum(step.draws for step in self.steps)
 
-    def with_masks(
-        self, image_BCHW: Tensor, mask_BHW: Tensor, seed: int, epoch: int, index_B: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The same images, and their masks (uint8) moved with them."""
-        u_BD = uniform(seed, epoch, index_B.to(mask_BHW.device), self.draws)
-        mask, first = mask_BHW[:, None], 0
+    def move(self, map_BHW: Tensor, seed: int, epoch: int, index_B: Tensor) -> Tensor:
+        """A map (uint8) moved as the images of the same draws are: nearest neighbour, NO_VALUE where nothing was."""
+        u_BD = uniform(seed, epoch, index_B.to(map_BHW.device), self.draws)
+        moved, first = map_BHW[:, None], 0
         for step in self.steps:
-            if step.on_mask is not None:
-                mask = step.on_mask(mask, u_BD[:, first : first + step.draws])
+            if step.on_map is not None:
+                moved = step.on_map(moved, u_BD[:, first : first + step.draws])
             first += step.draws
-        return self(image_BCHW, seed, epoch, index_B), mask[:, 0].contiguous()
+        return moved[:, 0].contiguous()
 
     def __call__(self, image_BCHW: Tensor, seed: int, epoch: int, index_B: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> the same shape, device and memory format; of clips (B, T, C, H, W) one draw each."""

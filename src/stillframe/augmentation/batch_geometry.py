@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from stillframe.augmentation.batch_rules import CONSTANT, NEAREST, REFLECT, REPLICATE, WRAP, is_shift
 from stillframe.augmentation.batch_step import Apply, BatchTransform, between, colour_of, integer, where
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE
 
 PADDING = {CONSTANT: "zeros", REPLICATE: "border", REFLECT: "reflection"}  # as grid_sample calls them
 TRIES = 10  # of RandomResizedCrop, as in albumentations
@@ -118,7 +118,7 @@ def _shift(affine: Any) -> BatchTransform:
         padded = _pad(image, left, top, right, bottom, border, fill)
         return _windows(padded, top - dy, left - dx, height, width)
 
-    return BatchTransform(3, apply, partial(apply, fill=IGNORE))
+    return BatchTransform(3, apply, partial(apply, fill=NO_VALUE))
 
 
 def _translation(
@@ -146,7 +146,7 @@ def pad(transform: Any) -> BatchTransform:
     def apply(image: Tensor, u: Tensor, fill: Any = transform.fill) -> Tensor:
         return _pad(image, left, top, right, bottom, border, fill)
 
-    return BatchTransform(0, apply, partial(apply, fill=IGNORE))
+    return BatchTransform(0, apply, partial(apply, fill=NO_VALUE))
 
 
 def random_crop(transform: Any) -> BatchTransform:
@@ -166,7 +166,7 @@ def random_crop(transform: Any) -> BatchTransform:
         left_B = integer(u[:, 1], 0, image.shape[3] - width)
         return _windows(image, top_B, left_B, height, width)
 
-    return BatchTransform(2, apply, partial(apply, fill=IGNORE))
+    return BatchTransform(2, apply, partial(apply, fill=NO_VALUE))
 
 
 # Pixels interpolated
@@ -200,7 +200,7 @@ def affine(affine: Any) -> BatchTransform:
         moved = _sample(image, grid, nearest, int(affine.border_mode), fill)
         return where(applied, moved, image)
 
-    return BatchTransform(8, apply, partial(apply, nearest=True, fill=IGNORE))
+    return BatchTransform(8, apply, partial(apply, nearest=True, fill=NO_VALUE))
 
 
 def _linear_part(affine: Any, u_B5: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

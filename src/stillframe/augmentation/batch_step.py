@@ -19,13 +19,13 @@ Apply = Callable[[Tensor, Tensor], Tensor]  # image_BCHW, u_BD -> image_BCHW
 class BatchTransform:
     """One transform on a batch: `draws` columns of random numbers a sample, and what is done with them.
 
-    `on_mask` does the same to masks, as (B, 1, H, W): nearest neighbour, IGNORE where nothing was; None where pixels
+    `on_map` does the same to maps, as (B, 1, H, W): nearest neighbour, NO_VALUE where nothing was; None where pixels
     stay in their places.
     """
 
     draws: int
     apply: Apply
-    on_mask: Apply | None = None
+    on_map: Apply | None = None
 
 
 # Random numbers: `draw.keys` and `draw.uniform` on the device, so that a GPU is not waited for.

@@ -24,7 +24,8 @@ from stillframe.augmentation import policy, random_draws
 from stillframe.config import AugmentConfig
 from stillframe.paths import replacing
 from stillframe.progress import bar
-from stillframe.store.split import FILE, Split, SplitWriter, encode, encode_clip, encode_mask, schema
+from stillframe.store.encoding import encode, encode_clip, encode_map
+from stillframe.store.split import FILE, Split, SplitWriter, schema
 
 ORIGIN = "augment.offline"
 PIECE = 256  # copies a piece, at most
@@ -107,7 +108,7 @@ def make_copies(train: Path, augment: AugmentConfig, *, seed: int, out: Path, wo
     meta: dict[str, Any] = {"height": split.height, "width": split.width, "channels": split.channels}
     meta["frames"] = split.frames
     spool = work / "augment"
-    meta |= {"encoding": split.encoding, "masks": split.masked, "tiles": split.tiled}
+    meta |= {"encoding": split.encoding, "targets": list(split.targets.values()), "tiles": split.tiled}
     with SplitWriter(out, **meta) as writer:
         pieces = _pieces(train, split, plan, augment, seed, spool)
         _make_all(pieces, workers)
@@ -183,7 +184,7 @@ def _make(piece: CopyChunk) -> int:
         for record, number, made in zip(table, numbers.tolist(), pixels, strict=True)
     ]
     sink = pa.BufferOutputStream()
-    columns = schema(masks=split.masked, tiles=split.tiled)
+    columns = schema(split.targets.values(), tiles=split.tiled)
     with pa.ipc.new_stream(sink, columns) as stream:
         stream.write_batch(pa.RecordBatch.from_pylist(records, schema=columns))
     content = sink.getvalue()
@@ -193,21 +194,22 @@ def _make(piece: CopyChunk) -> int:
 
 
 def _pixels(split: Split, piece: CopyChunk) -> Iterator[dict[str, bytes]]:
-    """The copies (image, and mask if there are masks) as the split stores them; without a policy the stored bytes."""
+    """The copies (image, and maps if there are some) as the split stores them; without a policy the stored bytes."""
     rows, numbers = piece.plan.row_M, piece.plan.number_M
+    maps = [column.name for column in split.targets.values() if column.is_map]
     if not piece.policy:
-        kept = ["image", "mask"] if split.masked else ["image"]
-        yield from ({name: split.arrow[name][int(row)].as_py() for name in kept} for row in rows)
+        yield from ({name: split.arrow[name][int(row)].as_py() for name in ("image", *maps)} for row in rows)
         return
     key_M = np.empty(len(rows), dtype=np.uint64)
     for number in np.unique(numbers):
         of_number = numbers == number
         key_M[of_number] = random_draws.keys(piece.seed, random_draws.OFFLINE + int(number), rows[of_number])
     drawn = policy.ItemPolicy(piece.policy, ORIGIN)
-    if split.masked:
-        images, masks = drawn.with_masks(split.images(rows), split.masks(rows), key_M)
-        for image, mask in zip(images, masks, strict=True):
-            yield {"image": encode(image, split.encoding), "mask": encode_mask(mask, split.encoding)}
+    if maps:
+        images, moved = drawn.with_maps(split.images(rows), {name: split.target(name, rows) for name in maps}, key_M)
+        for i, image in enumerate(images):
+            encoded = {name: encode_map(moved[name][i], split.encoding) for name in maps}
+            yield {"image": encode(image, split.encoding), **encoded}
     else:
         stored = encode if split.frames == 1 else encode_clip
         for image in drawn(split.images(rows), key_M):

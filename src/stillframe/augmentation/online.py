@@ -54,11 +54,15 @@ class OnlineAugmentation:
         made: NDArray[np.uint8] = self._item()(images_BHWC, keys(self.seed, epoch, index_B))
         return made
 
-    def items_with_masks(
-        self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8], epoch: int, index_B: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The same images as `items`, and their masks (uint8, class index or IGNORE) moved with them."""
-        return self._item().with_masks(images_BHWC, masks_BHW, keys(self.seed, epoch, index_B))
+    def items_with_maps(
+        self,
+        images_BHWC: NDArray[np.uint8],
+        maps: dict[str, NDArray[np.uint8]],
+        epoch: int,
+        index_B: NDArray[np.int64],
+    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+        """The same images as `items`, and their maps (uint8 (B, H, W) each, by name) moved with them."""
+        return self._item().with_maps(images_BHWC, maps, keys(self.seed, epoch, index_B))
 
     def _item(self) -> ItemPolicy:
         if self._built is None:
@@ -81,11 +85,12 @@ class OnlineAugmentation:
         made: Tensor = self._batch()(image_BCHW, self.seed, epoch, index_B)
         return made
 
-    def batch_with_masks(
-        self, image_BCHW: Tensor, mask_BHW: Tensor, epoch: int, index_B: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The same images as `batch`, and their masks (uint8, class index or IGNORE) moved with them."""
-        return self._batch().with_masks(image_BCHW, mask_BHW, self.seed, epoch, index_B)
+    def batch_with_maps(
+        self, image_BCHW: Tensor, maps: dict[str, Tensor], epoch: int, index_B: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same images as `batch`, and their maps (uint8 (B, H, W) each, by name) moved with them."""
+        moved = {name: self._batch().move(map_BHW, self.seed, epoch, index_B) for name, map_BHW in maps.items()}
+        return self.batch(image_BCHW, epoch, index_B), moved
 
     def _batch(self) -> BatchPolicy:
         if self._built is None:

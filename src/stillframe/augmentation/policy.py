@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from stillframe.config import nearest
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE
 
 Policy = Sequence[dict[str, dict[str, Any]]]
 CHOICES = (
@@ -148,11 +148,11 @@ def _keep_classes(made: Sequence[Any], origin: str) -> None:
 
 
 def _ignore_what_is_new(made: Sequence[Any]) -> None:
-    """Let transforms fill what they bring into a mask with IGNORE: there is no picture to learn from."""
+    """Let transforms fill what they bring into a mask with NO_VALUE: there is no picture to learn from."""
     for transform in made:
         _ignore_what_is_new(getattr(transform, "transforms", ()))
         if getattr(transform, "fill_mask", None) == 0:  # albumentations' default; None leaves the mask as it is
-            transform.fill_mask = float(IGNORE)
+            transform.fill_mask = float(NO_VALUE)
 
 
 def _try(made: list[Any], origin: str, shape: tuple[int, int, int], masked: bool) -> None:
@@ -257,15 +257,17 @@ class ItemPolicy:
             out[slot] = self.compose(image=images_BHWC[slot])["image"]
         return out
 
-    def with_masks(
-        self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8], key_B: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The same, and each mask (B, H, W) moved as its image: nearest neighbour, IGNORE where nothing was."""
+    def with_maps(
+        self, images_BHWC: NDArray[np.uint8], maps: dict[str, NDArray[np.uint8]], key_B: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+        """The same, and maps (B, H, W) moved as their images: nearest neighbour, NO_VALUE where nothing was."""
         from stillframe.augmentation.random_draws import words
 
-        out, out_masks = np.empty_like(images_BHWC), np.empty_like(masks_BHW)
-        for slot, (high, low) in enumerate(words(key_B, 0, 2).tolist()):
+        out, moved = np.empty_like(images_BHWC), {name: np.empty_like(map_BHW) for name, map_BHW in maps.items()}
+        for i, (high, low) in enumerate(words(key_B, 0, 2).tolist()):
             self.random.rekey(high, low)
-            both = self.compose(image=images_BHWC[slot], mask=masks_BHW[slot])
-            out[slot], out_masks[slot] = both["image"], both["mask"]
-        return out, out_masks
+            sample = self.compose(image=images_BHWC[i], masks=[map_BHW[i] for map_BHW in maps.values()])
+            out[i] = sample["image"]
+            for map_BHW, map_HW in zip(moved.values(), sample["masks"], strict=True):
+                map_BHW[i] = map_HW
+        return out, moved

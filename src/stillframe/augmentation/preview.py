@@ -88,9 +88,12 @@ def make_preview(
 def _shown(split: Split, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
     """Images of a split, with their masks over them if they have any."""
     images = split.images(rows)
-    if not split.masked:
+    names = [column.name for column in split.targets.values() if column.is_map]
+    if not names:
         return [four(image) for image in images]
-    return [overlay_class_map(image, mask) for image, mask in zip(images, split.masks(rows), strict=True)]
+    return [
+        overlay_class_map(image, map_HW) for image, map_HW in zip(images, split.target(names[0], rows), strict=True)
+    ]
 
 
 def _copies(copies: Split, ids: list[str]) -> list[PreviewRow]:
@@ -122,12 +125,14 @@ def _draws(
     if not augment.online and augment.temporal is None:
         return []
     online, originals = policy.ItemPolicy(augment.online, "augment.online"), split.images(rows)
+    maps = {column.name: split.target(column.name, rows) for column in split.targets.values() if column.is_map}
     epochs: list[Pictures] = []
     for epoch in range(DRAWS):
         key_B = random_draws.keys(seed, epoch, rows)
-        if split.masked:
-            both = zip(*online.with_masks(originals, split.masks(rows), key_B), strict=True)
-            epochs.append([overlay_class_map(image, mask) for image, mask in both])
+        if maps:
+            images, moved = online.with_maps(originals, maps, key_B)
+            first_BHW = next(iter(moved.values()))
+            epochs.append([overlay_class_map(image, map_HW) for image, map_HW in zip(images, first_BHW, strict=True)])
         else:
             shown = originals if picks is None else split.images(rows, picks(epoch, rows))
             epochs.append([four(image) for image in online(shown, key_B)])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stillframe.evaluation.class_scores import flat_scores, rates
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
 
 OF_SPLIT = ("accuracy", "iou_macro", "iou_weighted", "f1_macro", "precision_macro", "recall_macro")
 OF_CLASS = ("iou", "precision", "recall", "f1")  # f1 of pixels is the Dice coefficient

@@ -23,8 +23,8 @@ from stillframe.inference.trained_model import TrainedModel
 from stillframe.ingest.masks.tiles import cut
 from stillframe.review.mask_answers import AT_ONCE_PX, numbered
 from stillframe.review.mask_pictures import truth_of
+from stillframe.store.columns import NO_VALUE as IGNORE
 from stillframe.store.split import Split
-from stillframe.types import IGNORE
 
 SHOWN = ("iou_macro", "f1_macro")  # scores of the table
 MaskPart = tuple[int, NDArray[np.float32], NDArray[np.uint8]]

@@ -22,7 +22,7 @@ from stillframe.ingest.decode import DecodedImage
 from stillframe.ingest.sources import to_id
 from stillframe.paths import replacing, write_text
 from stillframe.progress import bar
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
 
 LEGEND = "classes.csv"  # beside the masks: value, class, colour
 

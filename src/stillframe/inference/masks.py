@@ -15,7 +15,7 @@ from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.onnx_model import Image, ModelOutputs, check
 from stillframe.ingest.decode import scaled
 from stillframe.ingest.masks.tiles import TileRows, cut, grid
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
 
 MASK = "mask"  # of `ModelMetadata.answer`
 TILE_PX = 1 << 20  # pixels of tiles asked at a time, about

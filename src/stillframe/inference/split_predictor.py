@@ -112,7 +112,7 @@ class _LogitState:
 
     def add(self, prediction: Prediction, batch: Batch) -> None:
         self.index.append(prediction.index_B.cpu().numpy())
-        self.logits.append(prediction.logits_BK.float().cpu().numpy())
+        self.logits.append(prediction.outputs["logits"].float().cpu().numpy())
 
     def handed(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not self.index:

@@ -88,9 +88,8 @@ class TrainedModel:
         """Answer images or clips, each by itself."""
         facts = self.facts
         pixels = torch.from_numpy(np.stack([shown(part, facts) for part in parts]))
-        nothing = torch.zeros(len(parts), dtype=torch.int64)
-        batch = Batch(pixels.movedim(-1, -3), nothing, torch.ones(len(parts)), nothing)
-        logits_NK = self.task.learning.predict(self.net, batch, facts.tta).logits_BK.numpy()
+        batch = Batch({"image": pixels.movedim(-1, -3)}, {}, torch.ones(len(parts)), torch.arange(len(parts)))
+        logits_NK = self.task.learning.predict(self.net, batch, facts.tta).outputs["logits"].numpy()
         probability_NK = softmax(logits_NK, facts.temperature)
         decision_N = decide(probability_NK, facts.threshold).astype(np.int64)
         return ModelOutputs(probability_NK.astype(np.float32), decision_N)

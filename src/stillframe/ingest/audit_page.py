@@ -23,8 +23,9 @@ from stillframe.ingest.image_hash import THUMB
 from stillframe.ingest.validate import DatasetReport, kind
 from stillframe.ingest.video import clip_rows
 from stillframe.paths import write_text
-from stillframe.store.split import decode_mask
-from stillframe.types import IGNORE, SPLITS, DatasetCard
+from stillframe.store.columns import NO_VALUE as IGNORE
+from stillframe.store.encoding import decode_map
+from stillframe.types import SPLITS, DatasetCard
 
 HERE = Path(__file__).parent
 SAMPLES, CLASSES, PAIRS, REJECTED, REFUSED = 9, 30, 24, 48, 20  # pictures or lines, at most
@@ -150,7 +151,7 @@ def _masked_pictures(
         cut, table = cuts[0], np.full(256, IGNORE, dtype=np.uint8)
         lut: Any = frame.at[place, "lut"]
         table[: len(lut)] = lut
-        mask_HW = table[decode_mask(cut["mask"], rule.encoding, card.height, card.width)]
+        mask_HW = table[decode_map(cut["mask"], rule.encoding, card.height, card.width)]
         image = overlay_class_map(_decoded(cut["image"], rule, card), mask_HW)
         out[place] = {"src": data_uri(image), "id": frame.at[place, "id"]}
     return out

@@ -28,8 +28,8 @@ from stillframe.ingest.read_image import content_of
 from stillframe.ingest.sources import Listing, SourceRow, to_path
 from stillframe.ingest.video import clip_rows
 from stillframe.paths import replacing
+from stillframe.store.encoding import encode
 from stillframe.store.frame_sampling import check
-from stillframe.store.split import encode
 
 CHUNK_FILES, CHUNK_IDX, CHUNK_FILMS = 64, 4000, 16  # samples a chunk
 CHUNK_TILED = 4  # the tiles of an image are as large as the image, and more
@@ -124,7 +124,7 @@ def code() -> str:
     here = Path(__file__).parents[1]
     digest = hashlib.sha256()
     own = ("ingest/chunks", "ingest/read_image", "ingest/decode", "ingest/image_hash", "ingest/idx")
-    store = ("store/split", "store/frame_sampling", "store/frame_times")
+    store = ("store/encoding", "store/frame_sampling", "store/frame_times")
     masks = ("ingest/masks/files", "ingest/masks/cuts", "ingest/masks/tiles")
     videos = ("reader", "decode", "views", "clip_rows")
     for name in (*own, *store, *masks, *(f"ingest/video/{video}" for video in videos)):

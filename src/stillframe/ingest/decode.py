@@ -35,7 +35,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
 
 Pixels = NDArray[np.uint8]
 

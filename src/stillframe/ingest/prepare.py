@@ -29,6 +29,7 @@ from stillframe.ingest.video import clip_rows
 from stillframe.paths import fresh_folder
 from stillframe.progress import bar
 from stillframe.store import frame_sampling as clips
+from stillframe.store.columns import TargetColumn
 from stillframe.store.split import SplitWriter
 from stillframe.types import SPLITS, DatasetCard
 
@@ -159,6 +160,7 @@ def write(out: Path, data: DataConfig, verdict: DatasetReport, parts: list[Chunk
     size = data.image_size
     sums, px = np.zeros((2, channels)), {name: np.zeros(len(verdict.classes), np.int64) for name in SPLITS}
     lengths: list[float] = []  # of the train videos, s
+    targets = [TargetColumn("label", "int"), *([TargetColumn("mask", "map")] if rule.masks else [])]
     with ExitStack() as stack, bar("writing splits", len(kept)) as advance:
         writers = {
             name: stack.enter_context(
@@ -168,7 +170,7 @@ def write(out: Path, data: DataConfig, verdict: DatasetReport, parts: list[Chunk
                     width=size,
                     channels=channels,
                     encoding=rule.encoding,
-                    masks=rule.masks,
+                    targets=targets,
                     tiles=rule.overlap is not None,
                     frames=_frames(data, name),
                 )

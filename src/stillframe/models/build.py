@@ -83,13 +83,14 @@ class Network(nn.Module):
             rows = torch.sub(rows, mean).div_(std)
         return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits (B, K), or (B, K, H, W) of a net for masks, of pictures (B, C, H, W), uint8 or float in 0..255.
+    def forward(self, image: Tensor) -> Tensor:
+        """Raw outputs, float32, of images (B, C, H, W) or clips (B, T, C, H, W), uint8 or float in 0..255.
 
-        A net for clips takes (B, T, C, H, W).
+        They are (B, K), or (B, K, H, W) of a dense network. Called as `net(**batch.inputs)`: a network of more inputs
+        has more arguments.
         """
-        logits: Tensor = self.backbone(self.normalise(image_BCHW))
-        return logits.float()
+        outputs: Tensor = self.backbone(self.normalise(image))
+        return outputs.float()
 
     def freeze(self, prefixes: list[str]) -> None:
         """Keep the parameters whose names start so from learning, and their batch statistics from moving.

@@ -20,8 +20,9 @@ from stillframe.evaluation.pixel_counts import picture_scores
 from stillframe.evaluation.pixel_scores import boundary_f1, decide_pixels, pixel_confusion
 from stillframe.inference.split_predictor import CollectorState
 from stillframe.ingest.masks.tiles import TileRows
+from stillframe.store.columns import NO_VALUE as IGNORE
 from stillframe.store.split import Split
-from stillframe.types import IGNORE, Batch, Prediction
+from stillframe.types import Batch, Prediction
 
 AT_ONCE_PX = 1 << 21  # of the pictures asked at a time: 32 of 256 px, 8 of 512 px
 SAMPLED_ROWS = 256  # of the validation split, that pixels are sampled from
@@ -59,16 +60,15 @@ class _Sample:
         self.found: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]] = []
 
     def add(self, prediction: Prediction, batch: Batch) -> None:
-        assert batch.mask_BHW is not None, "data without masks"
         for at, row in enumerate(prediction.index_B.tolist()):
-            truth = batch.mask_BHW[at].flatten()
+            truth = batch.target["mask"][at].flatten()
             counted = torch.nonzero(truth != IGNORE).flatten()
             if not len(counted):
                 continue
             rng = np.random.default_rng([self.seed, row])
             drawn = np.sort(rng.choice(len(counted), size=min(self.each, len(counted)), replace=False))
             pixel = counted[torch.from_numpy(drawn).to(counted.device)]
-            logits_PK = prediction.logits_BK[at].flatten(1)[:, pixel].T.float()
+            logits_PK = prediction.outputs["logits"][at].flatten(1)[:, pixel].T.float()
             self.found.append((row, truth[pixel].cpu().numpy().astype(np.int64), logits_PK.cpu().numpy()))
 
     def handed(self) -> list[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
@@ -150,11 +150,10 @@ class _ImageCounter:
         self.open: dict[int, _TiledImage] = {}
 
     def add(self, prediction: Prediction, batch: Batch) -> None:
-        assert batch.mask_BHW is not None, "data without masks"
-        logits_BKHW = prediction.logits_BK.float()
+        logits_BKHW = prediction.outputs["logits"].float()
         probability_BKHW = (logits_BKHW / self.keep.temperature).softmax(1).cpu().numpy()
         for at, row in enumerate(prediction.index_B.tolist()):
-            truth_HW = batch.mask_BHW[at].cpu().numpy().astype(np.uint8)
+            truth_HW = batch.target["mask"][at].cpu().numpy().astype(np.uint8)
             before = self._before(logits_BKHW[at], truth_HW)
             number = int(self.number_N[row])
             if self.place_N2 is None:

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillframe.drawing.side_by_side import compare_class_maps
+from stillframe.store.columns import NO_VALUE as IGNORE
 from stillframe.store.split import Split
-from stillframe.types import IGNORE
 
 
 def draw_gallery(gallery: pd.DataFrame, predictions: pd.DataFrame, test: Path, out: Path) -> None:
@@ -39,13 +39,13 @@ def answer_of(archive: Path, name: str) -> NDArray[np.uint8]:
 
 def truth_of(split: Split, row: int) -> NDArray[np.uint8]:
     """The true mask (H, W) of the picture that a row is, or is a tile of."""
-    return picture_of(split, row)[1] if split.tiled else split.masks([row])[0]
+    return picture_of(split, row)[1] if split.tiled else split.target("mask", [row])[0]
 
 
 def picture_of(split: Split, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The prepared picture (H, W, C) that a row is, or is a tile of, and its true mask (H, W)."""
     if not split.tiled:
-        return split.images([row])[0], split.masks([row])[0]
+        return split.images([row])[0], split.target("mask", [row])[0]
     table = split.table
     rows = np.flatnonzero((table["origin"] == table["origin"].iloc[row]).to_numpy())
     places = table.iloc[rows][["top", "left"]].to_numpy(dtype=np.int64)
@@ -54,5 +54,5 @@ def picture_of(split: Split, row: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     mask = np.full((height, width), IGNORE, np.uint8)
     for at, (top, left) in zip(rows.tolist(), places.tolist(), strict=True):
         part = (slice(top, top + split.height), slice(left, left + split.width))
-        image[part], mask[part] = split.images([at])[0], split.masks([at])[0]
+        image[part], mask[part] = split.images([at])[0], split.target("mask", [at])[0]
     return image, mask

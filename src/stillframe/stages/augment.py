@@ -17,7 +17,7 @@ from stillframe.augmentation.online import choose_where
 from stillframe.augmentation.preview import make_preview
 from stillframe.config import AugmentConfig, read_params
 from stillframe.paths import AUGMENTED, PREPARED, WORK, fresh_folder, write_json
-from stillframe.store.frame_sampling import make_picks
+from stillframe.store.frame_sampling import make_frame_sampler
 from stillframe.store.split import Split
 from stillframe.types import DatasetCard
 
@@ -30,7 +30,7 @@ def check(augment: AugmentConfig, card: DatasetCard) -> dict[str, str]:
             `where: batch` for what has no batched form, copies without a policy for them, or a play of time that the
             data do not allow.
     """
-    make_picks(card, augment.temporal, seed=0)
+    make_frame_sampler(card, augment.temporal, seed=0)
     shape = (card.height, card.width, card.channels)
     policy.check_policy(augment.offline, OFFLINE, shape, masked=bool(card.pixels))
     policy.check_policy(augment.online, ONLINE, shape, masked=bool(card.pixels))
@@ -96,7 +96,7 @@ def run(
         train=train,
         augmented=augmented,
         augment=augment,
-        picks=make_picks(known, augment.temporal, seed=seed),
+        picks=make_frame_sampler(known, augment.temporal, seed=seed),
         classes=known.classes,
         name=known.name,
         seed=seed,

@@ -96,7 +96,7 @@ class FrameSampler:
         return at_BT
 
 
-def make_picks(card: DatasetCard, temporal: TemporalConfig | None, *, seed: int) -> FrameSampler | None:
+def make_frame_sampler(card: DatasetCard, temporal: TemporalConfig | None, *, seed: int) -> FrameSampler | None:
     """The choice of frames for the data of a card; None for images.
 
     Raises:

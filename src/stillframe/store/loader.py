@@ -91,57 +91,73 @@ class SequentialBatchSampler(Sampler[BatchKey]):
 
 
 class SplitDataset(Dataset[Batch]):
-    """Rows of one split, or of the train split followed by its augmented copies, as whole batches of uint8."""
+    """Rows of one split, or of the train split followed by its augmented copies, as whole batches of uint8.
+
+    Attributes:
+        targets: the declared columns, by name; a batch has them all.
+        values: of each scalar or vector column the values of all rows.
+        weight_N: float32, sample weights.
+    """
 
     def __init__(
         self,
-        splits: list[Path],
+        folders: list[Path],
         online: OnlineAugmentation | None = None,
         *,
-        picks: FrameSampler | None = None,
+        sampler: FrameSampler | None = None,
         views: int = 1,
     ) -> None:
         """Open the splits.
 
         Args:
-            splits: folders.
+            folders: of the splits, in the order in which their rows are counted.
             online: applied per item here unless it works on the batch.
-            picks: of clips, which of the stored frames are shown; None: all of them.
+            sampler: of clips, which of the stored frames a batch holds; None: all of them.
             views: of clips, rows a video; of more than one the middle one is used.
         """
-        self.folders, self.picks, self.views = splits, picks, views
+        self.folders, self.sampler, self.views = folders, sampler, views
         self.online = online if online is not None and online.where == "item" else None
         self._open()
 
     def _open(self) -> None:
         self.splits = [Split(folder) for folder in self.folders]
         self.first = np.cumsum([0] + [len(split) for split in self.splits])
+        self.targets = self.splits[0].targets
         used = slice(self.views // 2, None, self.views)
-        tables = [split.table for split in self.splits]
-        self.label_N = np.concatenate([table["label"].to_numpy(dtype=np.int64) for table in tables])[used]
-        self.weight_N = np.concatenate([table["weight"].to_numpy(dtype=np.float32) for table in tables])[used]
-        self.masked = self.splits[0].masked
+        self.values = {
+            name: np.concatenate([split.values[name] for split in self.splits])[used]
+            for name, column in self.targets.items()
+            if not column.is_map
+        }
+        weights = [split.table["weight"].to_numpy(dtype=np.float32) for split in self.splits]
+        self.weight_N: NDArray[np.float32] = np.concatenate(weights)[used]
 
     def __getstate__(self) -> dict[str, object]:
-        kept = ("folders", "online", "picks", "views")
-        return {name: getattr(self, name) for name in kept}  # workers map the files themselves
+        # workers map the files themselves
+        return {name: getattr(self, name) for name in ("folders", "online", "sampler", "views")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._open()
 
     def __len__(self) -> int:
-        return len(self.label_N)
+        return len(self.weight_N)
 
-    def images(self, index_B: NDArray[np.int64], picks_BT: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        """uint8 (B, H, W, C) of rows over all splits; of clips (B, T, H, W, C), all their frames or `picks_BT`."""
-        if picks_BT is None:
+    @property
+    def class_N(self) -> NDArray[np.int64] | None:
+        """The class index of each row by which rows can be balanced: the first "int" target; None without one."""
+        names = [name for name, column in self.targets.items() if column.kind == "int"]
+        return self.values[names[0]] if names else None
+
+    def images(self, index_B: NDArray[np.int64], frames_BT: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """uint8 (B, H, W, C) of rows over all splits; of clips (B, T, H, W, C), all their frames or `frames_BT`."""
+        if frames_BT is None:
             return self._gathered(Split.images, index_B)
-        return self._gathered(Split.images, index_B, picks_BT)
+        return self._gathered(Split.images, index_B, frames_BT)
 
-    def masks(self, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8 (B, H, W) of rows over all splits; of data with masks (`masked`)."""
-        return self._gathered(Split.masks, index_B)
+    def maps(self, name: str, index_B: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 (B, H, W) of rows over all splits: the map `name` among the targets."""
+        return self._gathered(lambda split, rows: split.target(name, rows), index_B)
 
     def _gathered(
         self, read: Callable[..., NDArray[np.uint8]], index_B: NDArray[np.int64], *more: NDArray[np.int64]
@@ -161,21 +177,21 @@ class SplitDataset(Dataset[Batch]):
 
     def __getitem__(self, key: BatchKey) -> Batch:
         epoch, index_B = key
-        row_B = index_B % len(self)
+        row_B = index_B % len(self)  # a row that is drawn twice in an epoch has two indices, so two random draws
         stored_B = row_B * self.views + self.views // 2
-        image_BHWC = self.images(stored_B, self.picks(epoch, index_B) if self.picks is not None else None)
-        mask_BHW = self.masks(row_B) if self.masked else None
-        if self.online is not None and mask_BHW is not None:
-            image_BHWC, mask_BHW = self.online.items_with_masks(image_BHWC, mask_BHW, epoch, index_B)
+        image_BHWC = self.images(stored_B, self.sampler(epoch, index_B) if self.sampler is not None else None)
+        maps = {name: self.maps(name, stored_B) for name, column in self.targets.items() if column.is_map}
+        if self.online is not None and maps:
+            image_BHWC, maps = self.online.items_with_maps(image_BHWC, maps, epoch, index_B)
         elif self.online is not None:
             image_BHWC = self.online.items(image_BHWC, epoch, index_B)
+        target: dict[str, NDArray[Any]] = {name: values[row_B] for name, values in self.values.items()} | maps
         return Batch(
-            image_BCHW=torch.from_numpy(image_BHWC).movedim(-1, -3),  # channels last in memory, as stored
-            target_B=torch.from_numpy(self.label_N[row_B]),
+            inputs={"image": torch.from_numpy(image_BHWC).movedim(-1, -3)},  # channels last in memory, as stored
+            target={name: torch.from_numpy(values) for name, values in target.items()},
             weight_B=torch.from_numpy(self.weight_N[row_B]),
             index_B=torch.from_numpy(index_B),
             epoch=epoch,
-            mask_BHW=None if mask_BHW is None else torch.from_numpy(mask_BHW),
         )
 
 

@@ -2,8 +2,8 @@
 
 A split is a folder with one Arrow IPC stream and the two JSON files that make it a `datasets` data set, so that
 `datasets.load_from_disk("data/prepared/train")` opens it too. Images lie in one binary column: raw uint8 H*W*C when
-small, encoded (JPEG) when large; of a clip all its frames, one behind the other (see `pack`). Data with masks has one
-more column, `mask`: raw uint8 H*W, or PNG where images are encoded.
+small, encoded (JPEG) when large; of a clip all its frames, one behind the other (see `encoding.pack`). Beside them lie
+the columns of targets that the task declares (see `columns`); state.json lists them.
 """
 
 from __future__ import annotations
@@ -19,89 +19,51 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillframe.paths import write_text
+from stillframe.store.columns import TargetColumn
+from stillframe.store.encoding import unpack
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "data-00000-of-00001.arrow"
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),  # stable name: path relative to the source, or "<idx file>#<row>"
-        ("label", pa.int32()),  # class index
-        ("weight", pa.float32()),
-        ("group", pa.string()),  # samples of one group never lie in two splits
-        ("source_id", pa.string()),  # of an augmented copy: the id of its original; else the id itself
-        ("source_width", pa.int32()),  # px, before resizing
-        ("source_height", pa.int32()),
-        ("source_mode", pa.string()),  # PIL mode of the file, e.g. "L", "RGB", "CMYK"
-        ("slices", pa.string()),  # JSON object: the extra columns of the table, by name
-        ("image", pa.large_binary()),
-    ]
+SAMPLE = (
+    ("weight", pa.float32()),
+    ("group", pa.string()),  # samples of one group never lie in two splits
+    ("source_id", pa.string()),  # of an augmented copy: the id of its original; else the id itself
+    ("source_width", pa.int32()),  # px, before resizing
+    ("source_height", pa.int32()),
+    ("source_mode", pa.string()),  # PIL mode of the file, e.g. "L", "RGB", "CMYK"
+    ("slices", pa.string()),  # JSON object: the extra columns of the table, by name
+    ("image", pa.large_binary()),
 )
-MASK = pa.field("mask", pa.large_binary())  # the last column of a split with masks
 TILE = (
-    pa.field("origin", pa.string()),  # id of the picture that this row is a tile of
-    pa.field("top", pa.int32()),  # px of the picture, upright and not resized
-    pa.field("left", pa.int32()),
+    ("origin", pa.string()),  # id of the image that this row is a tile of
+    ("top", pa.int32()),  # px of the image, upright and not resized
+    ("left", pa.int32()),
 )
+TYPES = {"int": pa.int64(), "floats": pa.float32(), "bools": pa.bool_()}  # as they are read
 
 
-def schema(*, masks: bool, tiles: bool) -> pa.Schema:
-    """The columns of a split, with masks and of tiles, or not."""
-    return pa.schema([*SCHEMA, *(TILE if tiles else ()), *([MASK] if masks else [])])
+def schema(targets: Iterable[TargetColumn], *, tiles: bool) -> pa.Schema:
+    """The columns of a split: the id, small targets, the sample, the tile if rows are tiles, and maps last."""
+    targets = list(targets)
+    small = [(column.name, _type(column)) for column in targets if not column.is_map]
+    maps = [(column.name, _type(column)) for column in targets if column.is_map]
+    # the id is a stable name: the path relative to the source, or "<idx file>#<row>"
+    return pa.schema([("id", pa.string()), *small, *SAMPLE, *(TILE if tiles else ()), *maps])
 
 
-def encode(image: NDArray[np.uint8], encoding: str) -> bytes:
-    """An image (H, W, C) as the store keeps it: its bytes, or JPEG of quality 95."""
-    if encoding == "raw":
-        return image.tobytes()
-    import simplejpeg
-
-    colours = "GRAY" if image.shape[2] == 1 else "RGB"
-    made: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=95, colorspace=colours, colorsubsampling="444"
-    )
-    return made
+def _type(column: TargetColumn) -> pa.DataType:
+    if column.is_map:
+        return pa.large_binary()
+    return pa.int32() if column.kind == "int" else pa.list_(TYPES[column.kind], column.size)
 
 
-def pack(frames: Sequence[bytes]) -> bytes:
-    """Encoded frames as one value: their number and lengths, uint32 little endian, then the frames."""
-    head = np.array([len(frames), *map(len, frames)], dtype="<u4")
-    return b"".join([head.tobytes(), *frames])
-
-
-def encode_clip(clip: NDArray[np.uint8], encoding: str) -> bytes:
-    """A clip (T, H, W, C) as the store keeps it: its bytes, or its frames as JPEG."""
-    return clip.tobytes() if encoding == "raw" else pack([encode(frame, encoding) for frame in clip])
-
-
-def unpack(content: bytes | memoryview) -> list[bytes]:
-    """The inverse of `pack`."""
-    count = int(np.frombuffer(content, "<u4", 1)[0])
-    ends = np.cumsum(np.frombuffer(content, "<u4", count, 4), dtype=np.int64) + 4 * (count + 1)
-    starts = np.concatenate([[4 * (count + 1)], ends[:-1]])
-    return [bytes(content[first:end]) for first, end in zip(starts, ends, strict=True)]
-
-
-def encode_mask(mask_HW: NDArray[np.uint8], encoding: str) -> bytes:
-    """A mask as the store keeps it beside images of that encoding: its bytes, or PNG, which loses nothing."""
-    if encoding == "raw":
-        return mask_HW.tobytes()
-    import cv2
-
-    done, content = cv2.imencode(".png", mask_HW, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    return content.tobytes()
-
-
-def decode_mask(content: bytes, encoding: str, height: int, width: int) -> NDArray[np.uint8]:
-    """The inverse of `encode_mask`: (height, width)."""
-    values = np.frombuffer(content, dtype=np.uint8)
-    if encoding == "raw":
-        return values.reshape(height, width)
-    import cv2
-
-    return np.asarray(cv2.imdecode(values, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """A column's type as `datasets` writes it in dataset_info.json."""
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    return {"dtype": str(kind), "_type": "Value"}
 
 
 class SplitWriter:
@@ -118,14 +80,26 @@ class SplitWriter:
         width: int,
         channels: int,
         encoding: str,
-        masks: bool = False,
+        targets: Sequence[TargetColumn],
         tiles: bool = False,
         frames: int = 1,
     ) -> None:
-        """Open `folder` for a split of images (or clips of `frames`) of `height` x `width` px; encoding raw or jpeg."""
-        self.folder, self.schema = folder, schema(masks=masks, tiles=tiles)
-        self.meta = {"height": height, "width": width, "channels": channels, "encoding": encoding}
+        """Open `folder` for a split of images (or clips of `frames`) of `height` x `width` px.
+
+        Args:
+            folder: is made if it is not there.
+            height: px.
+            width: px.
+            channels: 1 or 3.
+            encoding: of images and maps, "raw" or "jpeg".
+            targets: the columns that the task declares.
+            tiles: whether rows are tiles of larger images.
+            frames: of each clip as it is stored; 1 for images.
+        """
+        self.folder, self.schema = folder, schema(targets, tiles=tiles)
+        self.meta: dict[str, Any] = {"height": height, "width": width, "channels": channels, "encoding": encoding}
         self.meta |= {"frames": frames} if frames > 1 else {}
+        self.meta["targets"] = [column.json() for column in targets]
         self.rows = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -135,7 +109,7 @@ class SplitWriter:
         return self
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows; each has every column of the schema, `image` (and `mask`) as bytes."""
+        """Append rows; each has every column of the schema, images and maps as bytes (see `encoding`)."""
         if rows:
             self.stream.write_batch(pa.RecordBatch.from_pylist(list(rows), schema=self.schema))
             self.rows += len(rows)
@@ -147,7 +121,7 @@ class SplitWriter:
         self.sink.close()
         if error is not None:
             return
-        features = {name: {"dtype": str(self.schema.field(name).type), "_type": "Value"} for name in self.schema.names}
+        features = {name: _feature(self.schema.field(name).type) for name in self.schema.names}
         info = {"description": "prepared by stillframe", "features": features}
         state = {
             "_data_files": [{"filename": FILE}],
@@ -170,10 +144,11 @@ class Split:
         height: px.
         width: px.
         channels: 1 or 3.
+        encoding: of images and maps, "raw" or "jpeg".
         frames: of each clip as it is stored; 1 for images.
-        masked: whether each row has a mask.
-        tiled: whether each row is a tile of a picture: columns origin, top and left.
-        table: the columns without images and masks, one row a sample (pandas).
+        targets: the declared columns of targets, by name.
+        tiled: whether each row is a tile of a larger image: columns origin, top and left.
+        table: the columns without images and maps, one row a sample (pandas).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -188,114 +163,126 @@ class Split:
             meta = json.loads((folder / "state.json").read_text(encoding="utf-8"))["stillframe"]
             file = pa.memory_map(str(folder / FILE)).read_buffer()
             self.arrow = pa.ipc.open_stream(file).read_all()
+            self.targets = {values["name"]: TargetColumn(**values) for values in meta["targets"]}
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error.filename or folder} is missing: run `dvc repro` to make it") from None
         except (pa.ArrowInvalid, OSError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(
                 f"{folder} is damaged ({error}): `dvc checkout --force {folder}`, or delete it and `dvc repro`"
             ) from None
-        self.height, self.width, self.channels = (
-            int(meta["height"]),
-            int(meta["width"]),
-            int(meta["channels"]),
-        )
+        self.height, self.width, self.channels = int(meta["height"]), int(meta["width"]), int(meta["channels"])
         self.encoding, self.frames = str(meta["encoding"]), int(meta.get("frames", 1))
         if len(self.arrow) != meta["rows"]:
             raise ValueError(
                 f"{folder / FILE} has {len(self.arrow)} of {meta['rows']} samples (cut short?): "
                 f"`dvc checkout --force {folder}`, or delete it and `dvc repro`"
             )
-        self.masked, self.tiled = (name in self.arrow.column_names for name in (MASK.name, TILE[0].name))
-        pixels = ["image", MASK.name] if self.masked else ["image"]
+        self.tiled = TILE[0][0] in self.arrow.column_names
+        pixels = ["image", *(column.name for column in self.targets.values() if column.is_map)]
         self.table: pd.DataFrame = self.arrow.drop_columns(pixels).to_pandas()
-        self.raw = self._fixed(file, "image", self.channels) if self.encoding == "raw" else None
-        self.raw_mask = self._fixed(file, MASK.name, 1) if self.masked and self.encoding == "raw" else None
-        self.encoded = self.arrow["image"]
+        self.values = {
+            column.name: self._small(column) for column in self.targets.values() if not column.is_map
+        }  # of all rows: they are small
+        # of uncompressed columns: all images that the file may hold as a view, and where in it each row's begins
+        self.raw: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
+        if self.encoding == "raw":
+            self.raw = {name: self._fixed(file, name, self.channels if name == "image" else 1) for name in pixels}
+        self.encoded = {name: self.arrow[name] for name in pixels}
 
-    def _fixed(self, file: pa.Buffer, column: str, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """What an image or a frame may be in the file, one view for each place, no copy; the place of each row's first.
+    def _small(self, column: TargetColumn) -> NDArray[Any]:
+        """All values of a scalar or vector column: (N,) or (N, size)."""
+        values = self.arrow[column.name].combine_chunks()
+        if column.size is not None:
+            values = values.flatten()
+        flat: NDArray[Any] = values.cast(TYPES[column.kind]).to_numpy(zero_copy_only=False)
+        return flat if column.size is None else flat.reshape(-1, column.size)
+
+    def _fixed(self, file: pa.Buffer, name: str, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Every (H, W, C) that may begin at a byte of the file, as a view without a copy; the byte of each row's first.
 
         Record batches are of some hundred rows: batch by batch a gather took longer than its copy.
         """
         size = self.height * self.width * channels * self.frames
-        places = [np.empty(0, dtype=np.int64)]
-        for chunk in filter(len, self.arrow[column].chunks):
+        starts = [np.empty(0, dtype=np.int64)]
+        for chunk in filter(len, self.arrow[name].chunks):
             ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=len(chunk) + 1, offset=8 * chunk.offset)
             if (np.diff(ends) != size).any():
                 shape = (self.frames, self.height, self.width, channels)[self.frames == 1 :]
                 raise ValueError(
-                    f"{self.folder / FILE}: {column}s are not all {shape}: delete the folder and `dvc repro`"
+                    f"{self.folder / FILE}: {name}s are not all {shape}: delete the folder and `dvc repro`"
                 )
-            places.append(ends[:-1] + (chunk.buffers()[2].address - file.address))
-        place_N = np.concatenate(places)
-        assert not len(place_N) or (0 <= place_N.min() and place_N.max() + size <= file.size), "not a view of the file"
+            starts.append(ends[:-1] + (chunk.buffers()[2].address - file.address))
+        start_N = np.concatenate(starts)
+        assert not len(start_N) or (0 <= start_N.min() and start_N.max() + size <= file.size), "not a view of the file"
         views = (max(0, file.size - size // self.frames + 1), self.height, self.width, channels)
         strides = (1, self.width * channels, channels, 1)
-        return np.ndarray(views, np.uint8, file, strides=strides), place_N
+        return np.ndarray(views, np.uint8, file, strides=strides), start_N
 
     def __len__(self) -> int:
         return len(self.arrow)
 
     def images(
-        self, indices: Iterable[int] | NDArray[np.int64], picks_BT: NDArray[np.int64] | None = None
+        self, rows: Iterable[int] | NDArray[np.int64], frames_BT: NDArray[np.int64] | None = None
     ) -> NDArray[np.uint8]:
-        """The images at `indices`, in that order: uint8 (B, H, W, C), a fresh array; of clips (B, T, H, W, C).
+        """The images of `rows`, in that order: uint8 (B, H, W, C), a fresh array; of clips (B, T, H, W, C).
 
         Args:
-            indices: rows.
-            picks_BT: of clips, which of the stored frames of each row; None: all of them.
+            rows: indices.
+            frames_BT: of clips, which of the stored frames of each row; None: all of them.
         """
-        wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
-        if self.frames > 1:
-            return self._clips(wanted, picks_BT)
-        if self.raw is None:
-            return self._decode(wanted, "image", self.channels)
-        at, place_N = self.raw
-        return at[place_N[wanted]]
+        row_B = _indices(rows)
+        return self._clips(row_B, frames_BT) if self.frames > 1 else self._pixels("image", row_B, self.channels)
 
-    def _clips(self, wanted: NDArray[np.int64], picks_BT: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-        if picks_BT is None:
-            picks_BT = np.broadcast_to(np.arange(self.frames), (len(wanted), self.frames))
-        if self.raw is not None:
-            at, place_N = self.raw
-            size = self.height * self.width * self.channels
-            picked: NDArray[np.uint8] = at[place_N[wanted][:, None] + picks_BT * size]
-            return picked
-        out = np.empty((*picks_BT.shape, self.height, self.width, self.channels), dtype=np.uint8)
-        for slot, index in enumerate(wanted):
-            frames = unpack(memoryview(self.encoded[int(index)].as_buffer()))
-            for number in np.unique(picks_BT[slot]):
-                out[slot, picks_BT[slot] == number] = self._image(frames[number], "image", int(index), self.channels)
-        return out
-
-    def masks(self, indices: Iterable[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The masks at `indices`, in that order: uint8 (B, H, W), class index or IGNORE, a fresh array.
+    def target(self, name: str, rows: Iterable[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """The targets `name` of `rows`, in that order, a fresh array: shape and type as of `TargetColumn.kind`.
 
         Raises:
-            ValueError: the split has no masks.
+            ValueError: the split has no such column.
         """
-        if not self.masked:
-            raise ValueError(f"{self.folder} has no masks: prepare it with a section data.masks (`dvc repro`)")
-        wanted = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
-        if self.raw_mask is None:
-            return self._decode(wanted, MASK.name, 1)[:, :, :, 0]
-        at, place_N = self.raw_mask
-        return at[place_N[wanted]][:, :, :, 0]
+        if name not in self.targets:
+            raise ValueError(
+                f"{self.folder} has no target {name!r}, only {', '.join(self.targets) or 'none'}: "
+                "prepare the data for this task (`task` and `data` in conf/, then `dvc repro`)"
+            )
+        if self.targets[name].is_map:
+            return self._pixels(name, _indices(rows), 1)[:, :, :, 0]
+        values: NDArray[Any] = self.values[name][_indices(rows)]
+        return values
 
-    def _decode(self, wanted: NDArray[np.int64], column: str, channels: int) -> NDArray[np.uint8]:
-        encoded = self.arrow[column]
-        out = np.empty((len(wanted), self.height, self.width, channels), dtype=np.uint8)
-        for slot, index in enumerate(wanted):
-            out[slot] = self._image(encoded[int(index)].as_buffer(), column, int(index), channels)
+    def _clips(self, row_B: NDArray[np.int64], frames_BT: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+        if frames_BT is None:
+            frames_BT = np.broadcast_to(np.arange(self.frames), (len(row_B), self.frames))
+        if self.raw:
+            views, start_N = self.raw["image"]
+            size = self.height * self.width * self.channels
+            clips: NDArray[np.uint8] = views[start_N[row_B][:, None] + frames_BT * size]
+            return clips
+        out = np.empty((*frames_BT.shape, self.height, self.width, self.channels), dtype=np.uint8)
+        for i, row in enumerate(row_B.tolist()):
+            frames = unpack(memoryview(self.encoded["image"][row].as_buffer()))
+            for frame in np.unique(frames_BT[i]):  # a frame that is shown twice is decoded once
+                out[i, frames_BT[i] == frame] = self._decode(frames[frame], "image", row, self.channels)
         return out
 
-    def _image(self, content: Any, column: str, index: int, channels: int) -> NDArray[np.uint8]:
+    def _pixels(self, name: str, row_B: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
+        """Images or maps of rows: (B, H, W, channels)."""
+        if self.raw:
+            views, start_N = self.raw[name]
+            return views[start_N[row_B]]
+        out = np.empty((len(row_B), self.height, self.width, channels), dtype=np.uint8)
+        for i, row in enumerate(row_B.tolist()):
+            out[i] = self._decode(self.encoded[name][row].as_buffer(), name, row, channels)
+        return out
+
+    def _decode(self, content: Any, name: str, row: int, channels: int) -> NDArray[np.uint8]:
         import cv2
 
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
         image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
         if image is None:
-            raise ValueError(
-                f"{self.folder / FILE}: {column} {index} does not decode: delete the folder and `dvc repro`"
-            )
+            raise ValueError(f"{self.folder / FILE}: {name} {row} does not decode: delete the folder and `dvc repro`")
         return np.asarray(image, dtype=np.uint8).reshape(self.height, self.width, channels)
+
+
+def _indices(rows: Iterable[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)

@@ -37,7 +37,7 @@ class ConfusionAccumulator:
 
     def update(self, prediction: Prediction, batch: Batch, loss: Tensor) -> None:
         """Count one batch."""
-        size, samples = len(self.classes), len(batch.target_B)
+        size, samples = len(self.classes), len(batch)
         cells = self.count(prediction, batch, size)
         if self.total is None or self.total.device != cells.device:
             start = torch.zeros(size * size + 1, dtype=torch.float64) if self.total is None else self.total

@@ -84,7 +84,7 @@ def measure_statistics(net: Network, batches: Iterable[Batch]) -> None:
         layer.momentum = None  # torch's word for a cumulative mean
     net.train()
     for batch in islice(batches, STATISTICS):
-        net(batch.image_BCHW)
+        net(**batch.inputs)
     for layer in layers:
         layer.momentum = MOMENTUM
 
@@ -106,6 +106,7 @@ def _module(net: Network, lesson: FinetuneSpec, optim: OptimConfig, epochs: int,
         seed=lesson.seed,
         online=online,
         max_nonfinite=lesson.trainer.max_nonfinite,
+        maps=[column.name for column in rows.targets.values() if column.is_map],
     )
     order = EpochBatchSampler(len(rows), size, seed=lesson.seed, position=lambda: (module.current_epoch, 0))
     module.watched, module.batch_size = {f"val/{lesson.trainer.monitor}"}, size

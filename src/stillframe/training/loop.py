@@ -23,7 +23,7 @@ from stillframe.augmentation.online import make_online
 from stillframe.evaluation.class_scores import higher_is_better
 from stillframe.models.build import Network
 from stillframe.paths import read_json, write_json
-from stillframe.store.frame_sampling import make_picks
+from stillframe.store.frame_sampling import make_frame_sampler
 from stillframe.store.loader import EpochBatchSampler, SequentialBatchSampler, SplitDataset, make_loader
 from stillframe.tasks import find_task
 from stillframe.tracking.record import RunRecord
@@ -95,8 +95,9 @@ def _draw_weights(optim: config.OptimConfig, rows: SplitDataset) -> NDArray[np.f
     """Per row, for balanced sampling: the same chance for each class."""
     if optim.sampler == "shuffle":
         return None
-    counts = np.bincount(rows.label_N)
-    return np.asarray(1.0 / counts[rows.label_N], dtype=np.float64)
+    if (class_N := rows.class_N) is None:
+        raise ValueError(f"optim.sampler = {optim.sampler!r} needs data with classes: use shuffle")
+    return np.asarray(1.0 / np.bincount(class_N)[class_N], dtype=np.float64)
 
 
 class Training:
@@ -120,9 +121,9 @@ class Training:
             seed=plan.seed,
             masked=bool(self.card.pixels),
         )
-        picks = make_picks(self.card, plan.augment.temporal, seed=plan.seed)
-        self.rows = SplitDataset([plan.train, *augmented], self.online, picks=picks)
-        self.val_rows = SplitDataset([plan.val], views=picks.clip.views if picks is not None else 1)
+        sampler = make_frame_sampler(self.card, plan.augment.temporal, seed=plan.seed)
+        self.rows = SplitDataset([plan.train, *augmented], self.online, sampler=sampler)
+        self.val_rows = SplitDataset([plan.val], views=sampler.clip.views if sampler is not None else 1)
         if plan.trainer.overfit_batches:
             self.val_rows = self.rows
         torch.manual_seed(plan.seed)
@@ -188,6 +189,7 @@ class Training:
             seed=self.plan.seed,
             online=self.online,
             max_nonfinite=self.plan.trainer.max_nonfinite,
+            maps=[column.name for column in self.rows.targets.values() if column.is_map],
             teacher=self.teacher,
         )
         stop = self.plan.trainer.early_stopping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,14 +41,6 @@ def _seed(value: int, device: torch.device) -> None:
         torch.cuda.manual_seed(value)
 
 
-def _augmented(online: OnlineAugmentation, batch: Batch) -> Batch:
-    """A batch with its images, and with their masks if they have any, augmented on the device."""
-    if batch.mask_BHW is None:
-        return replace(batch, image_BCHW=online.batch(batch.image_BCHW, batch.epoch, batch.index_B))
-    both = online.batch_with_masks(batch.image_BCHW, batch.mask_BHW, batch.epoch, batch.index_B)
-    return replace(batch, image_BCHW=both[0], mask_BHW=both[1])
-
-
 class TrainingModule(pl.LightningModule):
     """Training and validation of one net on one task.
 
@@ -66,6 +58,7 @@ class TrainingModule(pl.LightningModule):
         seed: int,
         online: OnlineAugmentation | None,
         max_nonfinite: int,
+        maps: Sequence[str] = (),
         teacher: Network | None = None,
     ) -> None:
         """`online`: the augmentation that works on the batch, if any (per-item ones work in the loader).
@@ -75,6 +68,7 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.net, self.task, self.card = net, task, card
         self.optim, self.seed, self.unfreeze_after = optim, seed, model.unfreeze_after
+        self.maps = maps  # names of the targets that are moved with the images
         self.online = online if online is not None and online.where == "batch" else None
         labels = task.learning.make_loss(optim, card)
         taught = task.learning.distill_loss(labels, teacher, optim.distill) if teacher and optim.distill else labels
@@ -104,7 +98,9 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Augment on the batch, mix, and learn; raises NonFiniteLoss after `max_nonfinite` bad losses in a row."""
         if self.online is not None:
-            batch = _augmented(self.online, batch)
+            maps = {name: batch.target[name] for name in self.maps}
+            image, maps = self.online.batch_with_maps(batch.image, maps, batch.epoch, batch.index_B)
+            batch = replace(batch, inputs={**batch.inputs, "image": image}, target={**batch.target, **maps})
         batch = self.task.learning.mix(self.optim, self.card, batch)
         loss = self._step(batch, "train")
         if self.optim.l1:

@@ -14,11 +14,12 @@ from stillframe.augmentation.online import OnlineAugmentation
 from stillframe.config import ClipConfig, TemporalConfig, build
 from stillframe.ingest.prepare import prepare
 from stillframe.store import frame_sampling as clips
-from stillframe.store.frame_sampling import FrameSampler, FrameTimes, make_picks, seconds
+from stillframe.store.encoding import encode_clip, pack, unpack
+from stillframe.store.frame_sampling import FrameSampler, FrameTimes, make_frame_sampler, seconds
 from stillframe.store.loader import SplitDataset
-from stillframe.store.split import Split, SplitWriter, encode_clip, pack, unpack
+from stillframe.store.split import Split, SplitWriter
 from stillframe.types import SPLITS, DatasetCard
-from tiny import DATA
+from tiny import DATA, LABEL
 
 CLIP = {"frames": 4, "stored": None, "fps": None, "sampling": "uniform", "views": 1, "reversible": False}
 POLICIES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -108,9 +109,9 @@ def test_reversal_is_refused_where_the_label_is_an_order():
     with pytest.raises(ValueError, match=r"data.clip.stored = 3 is less than data.clip.frames = 4"):
         clips.check(clip(stored=3))
     images = DatasetCard("made", ["a"], {}, 1, 8, 8, [0.5], [0.2], [], "")
-    assert make_picks(images, None, seed=0) is None
+    assert make_frame_sampler(images, None, seed=0) is None
     with pytest.raises(ValueError, match="augment.temporal is for clips"):
-        make_picks(images, STILL, seed=0)
+        make_frame_sampler(images, STILL, seed=0)
 
 
 # -- the store -----------------------------------------------------------------------------------------------
@@ -122,7 +123,9 @@ def test_the_store_gives_clips_back_and_frames_of_them(tmp_path, encoding, chann
     )
     made[..., 8:, 8:, :] = made[..., -1:, -1:, :]
     row = {"label": 0, "weight": 1.0, "group": "g", "source_width": 1, "source_height": 1, "source_mode": "h264"}
-    with SplitWriter(tmp_path, height=16, width=16, channels=channels, encoding=encoding, frames=6) as writer:
+    with SplitWriter(
+        tmp_path, height=16, width=16, channels=channels, encoding=encoding, targets=[LABEL], frames=6
+    ) as writer:
         for half in (made[:2], made[2:]):
             writer.write(
                 [
@@ -270,16 +273,16 @@ def test_batches_of_clips(prepared):
     rows = SplitDataset(
         [prepared / "train"],
         OnlineAugmentation("item", [{"HorizontalFlip": {"p": 1.0}}], 0),
-        picks=make_picks(card, temporal, seed=0),
+        sampler=make_frame_sampler(card, temporal, seed=0),
     )
     batch = rows[(2, np.array([0, 3]))]
-    assert batch.image_BCHW.shape == (2, 4, 3, 16, 16)
-    plain = Split(prepared / "train").images(np.array([0, 3]), rows.picks(2, np.array([0, 3])))
-    assert np.array_equal(batch.image_BCHW.movedim(-3, -1).numpy(), plain[:, :, :, ::-1])
+    assert batch.image.shape == (2, 4, 3, 16, 16)
+    plain = Split(prepared / "train").images(np.array([0, 3]), rows.sampler(2, np.array([0, 3])))
+    assert np.array_equal(batch.image.movedim(-3, -1).numpy(), plain[:, :, :, ::-1])
     val = SplitDataset([prepared / "val"], views=3)
     split = Split(prepared / "val")
     assert len(val) * 3 == len(split)
-    assert np.array_equal(val[(0, np.array([1]))].image_BCHW.movedim(-3, -1).numpy()[0], split.images([4])[0])
+    assert np.array_equal(val[(0, np.array([1]))].image.movedim(-3, -1).numpy()[0], split.images([4])[0])
 
 
 def test_offline_copies_and_the_sheet_of_clips(prepared, tmp_path):
@@ -298,7 +301,7 @@ def test_offline_copies_and_the_sheet_of_clips(prepared, tmp_path):
         classes=card.classes,
         name=card.name,
         seed=0,
-        picks=make_picks(card, None, seed=0),
+        sampler=make_frame_sampler(card, None, seed=0),
     )
     from PIL import Image
 

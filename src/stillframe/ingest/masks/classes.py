@@ -15,7 +15,7 @@ from stillframe.config import DataConfig
 from stillframe.ingest.masks.files import UNCOVERED
 from stillframe.ingest.sources import SourceRow
 from stillframe.ingest.tables import canonical, read_frame
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
 
 NAMES, VALUES = ("name", "class", "class_name", "label"), ("value", "id", "index", "class_id", "colour", "color", "hex")
 RED, GREEN, BLUE = ("r", "red"), ("g", "green"), ("b", "blue")

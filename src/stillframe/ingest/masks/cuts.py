@@ -13,8 +13,8 @@ from stillframe.ingest.decode import DecodedImage, InvalidImage, Pixels, resize,
 from stillframe.ingest.masks import tiles
 from stillframe.ingest.masks.files import Mask, mask_stamps, read_mask
 from stillframe.ingest.sources import SourceRow
-from stillframe.store.split import encode, encode_mask
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
+from stillframe.store.encoding import encode, encode_map
 
 if TYPE_CHECKING:
     from stillframe.ingest.chunks import IngestConfig
@@ -93,5 +93,5 @@ def cut_up(image: Pixels, mask: Mask, rule: IngestConfig) -> Iterator[tuple[dict
         else:
             part, part_mask = tiles.cut(image, top, left, size, 0), tiles.cut(mask.local_HW, top, left, size, IGNORE)
         pixels = pixels_of(part_mask, len(mask.labels))
-        stored = (b"", b"") if encoding == "none" else (encode(part, encoding), encode_mask(part_mask, encoding))
+        stored = (b"", b"") if encoding == "none" else (encode(part, encoding), encode_map(part_mask, encoding))
         yield {"top": top, "left": left, "image": stored[0], "mask": stored[1], "pixels": pixels}, part

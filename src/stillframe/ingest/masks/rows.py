@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stillframe.ingest.chunks import IngestConfig
 from stillframe.ingest.masks.files import mask_stamps
 from stillframe.ingest.sources import SourceRow
-from stillframe.store.split import decode_mask, encode_mask
-from stillframe.types import IGNORE
+from stillframe.store.columns import NO_VALUE as IGNORE
+from stillframe.store.encoding import decode_map, encode_map
 
 
 def changed(folder: Path, rows: Sequence[SourceRow], known: Iterable[Sequence[int]]) -> list[str]:
@@ -43,11 +43,11 @@ def rows_of(
     table[: len(lut)] = lut
     index, out, px_K = np.asarray(lut, dtype=np.int64), [], np.zeros(classes, dtype=np.int64)
     for cut in cuts:
-        mask_HW = table[decode_mask(cut["mask"], rule.encoding, rule.image_size, rule.image_size)]
+        mask_HW = table[decode_map(cut["mask"], rule.encoding, rule.image_size, rule.image_size)]
         mine_K = np.bincount(index, weights=cut["pixels"], minlength=classes)[:classes].astype(np.int64)
         px_K += mine_K
         most = 1 + int(mine_K[1:].argmax()) if mine_K[1:].any() else 0
-        made = {**row, "label": most, "image": cut["image"], "mask": encode_mask(mask_HW, rule.encoding)}
+        made = {**row, "label": most, "image": cut["image"], "mask": encode_map(mask_HW, rule.encoding)}
         if rule.overlap is not None:
             name = f"{row['id']}@{cut['top']},{cut['left']}"
             made |= {"id": name, "source_id": name, "origin": row["id"], "top": cut["top"], "left": cut["left"]}

@@ -19,8 +19,8 @@ from stillframe.ingest.sources import SourceRow
 from stillframe.ingest.video import decode
 from stillframe.ingest.video.reader import VideoInfo
 from stillframe.ingest.video.views import container_of
+from stillframe.store.encoding import encode, pack, unpack
 from stillframe.store.frame_sampling import FrameTimes
-from stillframe.store.split import encode, pack, unpack
 
 BEYOND_S = 1.0  # a table's end may lie so far behind the file's
 

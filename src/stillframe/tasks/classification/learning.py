@@ -22,6 +22,8 @@ from stillframe.types import Batch, DatasetCard, Prediction
 if TYPE_CHECKING:
     from stillframe.tasks.base import Loss
 
+MIXED = "label_distribution"  # in `Batch.target` after mixup or cutmix: float32 (B, K), rows sum to 1
+
 
 def build_network(model: ModelConfig, card: DatasetCard) -> Network:
     """A fresh net with one logit a class (ValueError: unknown model, weights that do not fit, clips)."""
@@ -53,7 +55,7 @@ def make_loss(optim: OptimConfig, card: DatasetCard) -> Loss:
 
     def loss(logits_BK: Tensor, batch: Batch) -> Tensor:
         wanted_BK = (
-            batch.mixed_BK if batch.mixed_BK is not None else functional.one_hot(batch.target_B, classes).float()
+            batch.target[MIXED] if MIXED in batch.target else functional.one_hot(batch.target["label"], classes).float()
         )
         wanted_BK = wanted_BK * (1 - smoothing) + smoothing / classes
         log_BK = functional.log_softmax(logits_BK.float(), dim=1)
@@ -83,7 +85,7 @@ def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
 
     def both(logits_BK: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted_BK = functional.log_softmax(teacher.to(logits_BK.device)(batch.image_BCHW) / heat, dim=1)
+            wanted_BK = functional.log_softmax(teacher.to(logits_BK.device)(**batch.inputs) / heat, dim=1)
         said_BK = functional.log_softmax(logits_BK.float() / heat, dim=1)
         apart_B = functional.kl_div(said_BK, wanted_BK, reduction="none", log_target=True).sum(1)
         apart = (apart_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
@@ -94,29 +96,30 @@ def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
 
 def mix(optim: OptimConfig, card: DatasetCard, batch: Batch) -> Batch:
     """Mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), one of them a batch, drawn from torch's generator."""
-    if not (optim.mixup or optim.cutmix) or len(batch.target_B) < 2:
+    if not (optim.mixup or optim.cutmix) or len(batch) < 2:
         return batch
     from torchvision.transforms import v2
 
     cut = optim.cutmix > 0 and (optim.mixup == 0 or bool(torch.rand(()) < 0.5))
     blend = v2.CutMix if cut else v2.MixUp
     transform = blend(alpha=optim.cutmix if cut else optim.mixup, num_classes=len(card.classes))
-    folded_BCHW = batch.image_BCHW.float().flatten(1, -3)  # the frames of a clip as channels: one box for all
-    image_BCHW, mixed_BK = transform(folded_BCHW, batch.target_B)
-    return replace(batch, image_BCHW=image_BCHW.view(batch.image_BCHW.shape), mixed_BK=mixed_BK)
+    folded_BCHW = batch.image.float().flatten(1, -3)  # the frames of a clip as channels: one box for all
+    image_BCHW, mixed_BK = transform(folded_BCHW, batch.target["label"])
+    inputs = {**batch.inputs, "image": image_BCHW.view(batch.image.shape)}
+    return replace(batch, inputs=inputs, target={**batch.target, MIXED: mixed_BK})
 
 
 def step(net: Network, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
     """Loss and prediction of a batch."""
-    logits_BK = net(batch.image_BCHW)
-    return loss(logits_BK, batch), Prediction(logits_BK, batch.index_B)
+    logits_BK = net(**batch.inputs)
+    return loss(logits_BK, batch), Prediction({"logits": logits_BK}, batch.index_B)
 
 
 @torch.no_grad()
 def predict(net: Network, batch: Batch, tta: str = "none") -> Prediction:
-    """What the net says of a batch; logits are averaged over the views of `tta`."""
-    logits_BK = torch.stack([net(view) for view in tta_views(batch.image_BCHW, tta)]).mean(0)
-    return Prediction(logits_BK, batch.index_B)
+    """Logits (B, K) of a batch, averaged over the views of `tta`."""
+    logits_BK = torch.stack([net(view) for view in tta_views(batch.image, tta)]).mean(0)
+    return Prediction({"logits": logits_BK}, batch.index_B)
 
 
 def undo_tta(logits_VBK: Tensor, tta: str) -> Tensor:
@@ -126,7 +129,7 @@ def undo_tta(logits_VBK: Tensor, tta: str) -> Tensor:
 
 def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
     """How many samples of each true class are predicted as each: int64 (K * K,)."""
-    cell_B = torch.add(prediction.logits_BK.detach().argmax(1), batch.target_B, alpha=classes)
+    cell_B = torch.add(prediction.outputs["logits"].detach().argmax(1), batch.target["label"], alpha=classes)
     return torch.bincount(cell_B, minlength=classes * classes)
 
 

@@ -1,6 +1,9 @@
 """Semantic segmentation: one class a pixel."""
 
+from stillframe.store.columns import NO_VALUE
 from stillframe.tasks.base import Metric, ReportText, Task
+
+IGNORE = NO_VALUE  # class index of a pixel that is neither learnt from nor scored
 
 METRICS = (
     Metric(

@@ -17,8 +17,8 @@ from stillframe.models.build import Network
 from stillframe.models.tta import tta_views, undo_tta
 from stillframe.tasks.base import MetricAccumulator
 from stillframe.tasks.confusion_accumulator import ConfusionAccumulator
-from stillframe.tasks.segmentation import losses
-from stillframe.types import IGNORE, Batch, DatasetCard, Prediction
+from stillframe.tasks.segmentation import IGNORE, losses
+from stillframe.types import Batch, DatasetCard, Prediction
 
 if TYPE_CHECKING:
     from stillframe.tasks.base import Loss
@@ -54,14 +54,9 @@ def make_loss(optim: OptimConfig, card: DatasetCard) -> Loss:
     whole = losses.summed(optim, class_weight_K(optim, card))
 
     def loss(logits_BKHW: Tensor, batch: Batch) -> Tensor:
-        return whole(logits_BKHW.float(), _mask(batch), batch.weight_B)
+        return whole(logits_BKHW.float(), batch.target["mask"], batch.weight_B)
 
     return loss
-
-
-def _mask(batch: Batch) -> Tensor:
-    assert batch.mask_BHW is not None, "build_network refuses data without masks"
-    return batch.mask_BHW
 
 
 def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
@@ -79,10 +74,10 @@ def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
 
     def both(logits_BKHW: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted = functional.log_softmax(teacher.to(logits_BKHW.device)(batch.image_BCHW) / heat, dim=1)
+            wanted = functional.log_softmax(teacher.to(logits_BKHW.device)(**batch.inputs) / heat, dim=1)
         said = functional.log_softmax(logits_BKHW.float() / heat, dim=1)
         apart_BHW = functional.kl_div(said, wanted, reduction="none", log_target=True).sum(1)
-        counted = (_mask(batch) != IGNORE) * batch.weight_B[:, None, None]
+        counted = (batch.target["mask"] != IGNORE) * batch.weight_B[:, None, None]
         apart = (apart_BHW * counted).sum() / counted.sum().clamp_min(1e-12)
         return (1 - share) * loss(logits_BKHW, batch) + share * heat**2 * apart
 
@@ -94,37 +89,37 @@ def mix(optim: OptimConfig, card: DatasetCard, batch: Batch) -> Batch:
 
     The box takes a share 1 - lambda of the picture, lambda drawn from Beta(cutmix, cutmix), by torch's generator.
     """
-    if not optim.cutmix or len(batch.target_B) < 2:
+    if not optim.cutmix or len(batch) < 2:
         return batch
-    height, width = batch.image_BCHW.shape[-2:]
+    height, width = batch.image.shape[-2:]
     alpha = torch.tensor(optim.cutmix)
     kept = float(torch.distributions.Beta(alpha, alpha).sample())
     half_y, half_x = (int(0.5 * (1 - kept) ** 0.5 * side) for side in (height, width))
     y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
     rows, columns = slice(max(0, y - half_y), y + half_y), slice(max(0, x - half_x), x + half_x)
-    image_BCHW, mask_BHW = batch.image_BCHW.clone(), _mask(batch).clone()
-    image_BCHW[..., rows, columns] = batch.image_BCHW.roll(1, 0)[..., rows, columns]
-    mask_BHW[:, rows, columns] = _mask(batch).roll(1, 0)[:, rows, columns]
-    return replace(batch, image_BCHW=image_BCHW, mask_BHW=mask_BHW)
+    image_BCHW, mask_BHW = batch.image.clone(), batch.target["mask"].clone()
+    image_BCHW[..., rows, columns] = batch.image.roll(1, 0)[..., rows, columns]
+    mask_BHW[:, rows, columns] = batch.target["mask"].roll(1, 0)[:, rows, columns]
+    return replace(batch, inputs={**batch.inputs, "image": image_BCHW}, target={**batch.target, "mask": mask_BHW})
 
 
 def step(net: Network, batch: Batch, loss: Loss) -> tuple[Tensor, Prediction]:
     """Loss and prediction of a batch."""
-    logits_BKHW = net(batch.image_BCHW)
-    return loss(logits_BKHW, batch), Prediction(logits_BKHW, batch.index_B)
+    logits_BKHW = net(**batch.inputs)
+    return loss(logits_BKHW, batch), Prediction({"logits": logits_BKHW}, batch.index_B)
 
 
 @torch.no_grad()
 def predict(net: Network, batch: Batch, tta: str = "none") -> Prediction:
-    """What the net says of each pixel, (B, K, H, W); logits are averaged over the views of `tta`, turned back."""
-    said = torch.stack([net(view) for view in tta_views(batch.image_BCHW, tta)])
-    return Prediction(undo_tta(said, tta).mean(0), batch.index_B)
+    """Logits of each pixel, (B, K, H, W), averaged over the views of `tta` after undoing each view's transform."""
+    logits_VBKHW = torch.stack([net(view) for view in tta_views(batch.image, tta)])
+    return Prediction({"logits": undo_tta(logits_VBKHW, tta).mean(0)}, batch.index_B)
 
 
 def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
     """How many pixels of each true class are predicted as each: int64 (K * K,); those of IGNORE count nowhere."""
-    mask_BHW = _mask(batch).long()
-    cell_BHW = torch.add(prediction.logits_BK.detach().argmax(1), mask_BHW, alpha=classes)
+    mask_BHW = batch.target["mask"].long()
+    cell_BHW = torch.add(prediction.outputs["logits"].detach().argmax(1), mask_BHW, alpha=classes)
     cell_BHW = torch.where(mask_BHW == IGNORE, classes * classes, cell_BHW)  # one cell more, for what is not counted
     return torch.bincount(cell_BHW.flatten(), minlength=classes * classes + 1)[:-1]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stillframe.config import OptimConfig
-from stillframe.types import IGNORE
+from stillframe.tasks.segmentation import IGNORE
 
 DenseLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits_BKHW, mask_BHW, weight_B
 
