@@ -58,7 +58,7 @@ def make_preview(
     classes: list[str],
     name: str,
     seed: int,
-    picks: FrameSampler | None = None,
+    sampler: FrameSampler | None = None,
 ) -> None:
     """Write the sheet as PNG; of a clip four frames in a square, row by row.
 
@@ -73,14 +73,14 @@ def make_preview(
         classes: names, by class index.
         name: of the data set.
         seed: of the run.
-        picks: of clips, which frames training is shown.
+        sampler: of clips, which frames training is shown.
     """
     split, copies = Split(train), Split(augmented)
     rows = pick(split.table["label"].to_numpy(), len(classes), rows=min(max(len(classes), ROWS), MOST_ROWS), seed=seed)
     table = split.table.iloc[rows]
     groups = [PreviewRow("", ["original"], [[image] for image in _shown(split, rows)])]
     groups += _copies(copies, table["id"].tolist())
-    groups += _draws(augment, split, rows, seed, picks)
+    groups += _draws(augment, split, rows, seed, sampler)
     labels = [(classes[label], identity) for label, identity in zip(table["label"], table["id"], strict=True)]
     _draw_sheet(path, f"{name}: augmentation “{augment.name}”", labels, groups)
 
@@ -119,7 +119,7 @@ def four(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _draws(
-    augment: AugmentConfig, split: Split, rows: NDArray[np.int64], seed: int, picks: FrameSampler | None
+    augment: AugmentConfig, split: Split, rows: NDArray[np.int64], seed: int, sampler: FrameSampler | None
 ) -> list[PreviewRow]:
     """Some online draws of each sample."""
     if not augment.online and augment.temporal is None:
@@ -134,7 +134,7 @@ def _draws(
             first_BHW = next(iter(moved.values()))
             epochs.append([overlay_class_map(image, map_HW) for image, map_HW in zip(images, first_BHW, strict=True)])
         else:
-            shown = originals if picks is None else split.images(rows, picks(epoch, rows))
+            shown = originals if sampler is None else split.images(rows, sampler(epoch, rows))
             epochs.append([four(image) for image in online(shown, key_B)])
     tiles: list[Pictures] = [list(images) for images in zip(*epochs, strict=True)]
     return [PreviewRow("online, drawn anew each epoch", [f"epoch {epoch}" for epoch in range(DRAWS)], tiles)]

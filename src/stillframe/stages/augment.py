@@ -96,7 +96,7 @@ def run(
         train=train,
         augmented=augmented,
         augment=augment,
-        picks=make_frame_sampler(known, augment.temporal, seed=seed),
+        sampler=make_frame_sampler(known, augment.temporal, seed=seed),
         classes=known.classes,
         name=known.name,
         seed=seed,
