@@ -97,8 +97,8 @@ def make_stages(root, classes, samples=334, side=96, gallery=6):
     return folders
 
 
-def make_training(trained):
-    """history.csv, summary.json, run.json."""
+def make_training(trained, task="classification"):
+    """history.csv, summary.json, run.json, and the task of model.json."""
     epoch = np.arange(8)
     history = {
         "epoch": epoch,
@@ -115,4 +115,5 @@ def make_training(trained):
     write_json(trained / "summary.json", {**summary, "devices": 1, "precision": "fp32", "images_per_s": 79.3})
     origin = {"run_id": "57c2a007a87f4bd9a7cbb01f151945bc", "experiment": "stillframe", "dirty": True}
     origin |= {"tracking_uri": "sqlite:///mlflow.db", "git_commit": "265fa07" + "0" * 33, "git_branch": "main"}
+    write_json(trained / "model.json", {"task": task})
     write_json(trained / "run.json", {**origin, "versions": {"python": "3.11.2", "torch": "2.15.0"}, "dvc": {}})

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from stillframe.reporting import figures
+from stillframe.tasks import find_task
 
 
 def size(figure, tmp_path):
@@ -41,7 +42,9 @@ def test_learning_curves_draw_what_there_is_and_count_epochs_from_one(tmp_path):
     assert val.get_xdata().tolist() == [1, 3]
     assert best.get_xdata()[0] == 3
     size(figure, tmp_path)
-    full = figures.learning_curves(history.assign(**{"val/accuracy": 0.5, "lr": 0.1}))
+    full = figures.learning_curves(
+        history.assign(**{"val/accuracy": 0.5, "lr": 0.1}), None, find_task("classification").metrics
+    )
     assert len(full.axes) == 3
 
 
@@ -70,7 +73,8 @@ def test_bars_show_intervals_and_of_many_classes_the_worst(tmp_path):
     for kind in ("f1", "recall", "precision"):
         table[f"{kind}_low"], table[f"{kind}_high"] = table[kind] - 0.1, table[kind] + 0.05
     table.loc[0, ["recall", "recall_low", "recall_high"]] = np.nan
-    figure = figures.per_class_bars(table)
+    metrics = list(find_task("classification").class_metrics().values())
+    figure = figures.per_class_bars(table, metrics, metrics[-1])
     shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert shown == [f"c{at}" for at in range(23, -1, -1)]
     assert "24 classes with the lowest F1" in figure.axes[0].get_title(loc="left")

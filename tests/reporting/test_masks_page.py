@@ -13,7 +13,7 @@ from segmented import CHOICES, VALIDATE, Made, card, known_of, write_split
 from stillframe.paths import write_json
 from stillframe.reporting.inputs import read_inputs
 from stillframe.reporting.page import build_report
-from stillframe.reporting.text import headline, judgement
+from stillframe.reporting.text import headline, verdict
 from stillframe.review.masks import REVIEW
 
 
@@ -24,7 +24,7 @@ def make_stages(root: Path) -> list[Path]:
     for folder in (prepared, validated, evaluated):
         folder.mkdir(parents=True)
     card().write(prepared / "card.json")
-    make_training(trained)
+    make_training(trained, "segmentation")
     REVIEW.validate(Made(write_split(prepared / "val")), VALIDATE, card(), validated)
     write_json(validated / "choices.json", {**CHOICES, "notes": [], "verdict": {"passed": True, "rules": []}})
     REVIEW.evaluate(Made(write_split(prepared / "test")), known_of(evaluated, bootstrap=50))
@@ -47,7 +47,7 @@ def test_the_headline_is_the_mean_iou_beside_the_background_everywhere(folders: 
     said = headline(found).replace("\u00a0", " ")
     assert said.startswith(f"On 7 test images this model's mean IoU is {100 * metrics['iou_macro']:.1f} % [")
     assert f"answering “ground” everywhere would have {100 * baseline['iou_macro']:.1f} %." in said
-    assert judgement(found)[0] == "good" and "pixels wrongly" in judgement(found)[1]
+    assert verdict(found)[0] == "good" and "pixels wrongly" in verdict(found)[1]
     assert "mean IoU" in re.findall(r"<h1>(.*?)</h1>", page)[0]
 
 

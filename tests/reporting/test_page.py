@@ -7,9 +7,9 @@ import pytest
 from making import make_stages
 
 from stillframe.paths import read_json, write_json
-from stillframe.reporting.inputs import picture, read_inputs, read_table
-from stillframe.reporting.page import build_report, counts
-from stillframe.reporting.text import caveats, headline, judgement
+from stillframe.reporting.inputs import page_image, read_inputs, read_table
+from stillframe.reporting.page import build_report, confusion_counts
+from stillframe.reporting.text import caveats, headline, verdict
 
 CLASSES = ["functional", "defective"]
 VOID = {"meta", "img", "link", "br"}
@@ -96,7 +96,7 @@ def test_the_headline_holds_the_figures_of_the_metrics(stages):
     assert accuracy == pytest.approx(100 * (table["actual"] == table["predicted"]).mean(), abs=0.05)
     assert trivial == pytest.approx(100 * (table["actual"] == "functional").mean(), abs=0.05)
     assert low < accuracy < high
-    assert judgement(found)[0] == "good"
+    assert verdict(found)[0] == "good"
 
 
 @pytest.mark.parametrize(("trivial", "mood"), [(0.2, "good"), (0.93, "doubt"), (1.0, "bad")])
@@ -104,7 +104,7 @@ def test_the_judgement_follows_the_interval(stages, tmp_path, trivial, mood):
     folders = copied(stages, tmp_path)
     write_json(folders[4] / "baseline.json", {"accuracy": trivial, "class": "functional"})
     assert read_json(folders[4] / "intervals.json")["accuracy"][0] < 0.93
-    assert judgement(read_inputs(*folders))[0] == mood
+    assert verdict(read_inputs(*folders))[0] == mood
 
 
 def test_what_is_missing_is_left_out_and_named(stages, tmp_path):
@@ -117,7 +117,9 @@ def test_what_is_missing_is_left_out_and_named(stages, tmp_path):
         elif file.name != "metrics.json":
             file.unlink()
     (folders[0] / "audit.json").unlink()
-    page = Page(build_report(*folders, tmp_path / "out").read_text(encoding="utf-8"))
+    params = tmp_path / "params.yaml"
+    params.write_text("task: classification\n")  # model.json is missing, too
+    page = Page(build_report(*folders, tmp_path / "out", params=params).read_text(encoding="utf-8"))
     for name in ("audit.json", "history.csv", "choices.json", "gallery.csv", "explain.csv", "policy.json"):
         assert name in page.text
     assert "no baseline to compare with" in page.text
@@ -134,7 +136,7 @@ def test_tables_that_do_not_fit_are_named(stages, tmp_path):
     folders = copied(stages, tmp_path)
     (folders[4] / "confusion.csv").write_text("actual,predicted\nfunctional,cat\n")
     with pytest.raises(ValueError, match=r"confusion.csv.*'cat'"):
-        counts(read_inputs(*folders))
+        confusion_counts(read_inputs(*folders))
     (folders[4] / "slices.csv").write_text("")
     with pytest.raises(ValueError, match="slices.csv is not a table"):
         read_inputs(*folders)
@@ -183,10 +185,10 @@ def test_large_pictures_are_made_smaller(tmp_path):
 
     noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    small = picture(tmp_path / "large.png", most_px=200)
+    small = page_image(tmp_path / "large.png", most_px=200)
     assert (small.width, small.height, small.tiny) == (200, 100, False)
     assert small.uri.startswith("data:image/jpeg;base64,") and len(small.uri) < 40_000
-    assert picture(tmp_path / "none.png") is None
+    assert page_image(tmp_path / "none.png") is None
 
 
 def test_the_exported_files_are_shown_with_their_price(stages, tmp_path):

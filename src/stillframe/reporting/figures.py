@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stillframe.paths import replacing
-from stillframe.reporting.kinds import LABELS
+from stillframe.tasks.base import Metric
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A7A7A", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -116,50 +116,54 @@ def panel(axes: Axes, title: str, x: str, y: str) -> Iterator[Axes]:
 
 
 @styled
-def learning_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Loss, validation scores and learning rate by epoch (from 1), as far as history.csv has them."""
+def learning_curves(history: pd.DataFrame, best_epoch: int | None = None, metrics: Sequence[Metric] = ()) -> Figure:
+    """Loss, scores and learning rate by epoch (from 1), as far as history.csv has them.
+
+    Args:
+        history: columns epoch, <split>/loss, <split>/<metric>, lr.
+        best_epoch: from 0; marked.
+        metrics: whose validation scores are drawn, in a panel for percentages and one for other scores; of the first
+            one the train scores, too.
+    """
     from matplotlib.ticker import MaxNLocator
 
     names = list(map(str, history.columns))
-    losses = [name for name in names if name.endswith("loss")]
-    wanted = (
-        "val/iou_macro",
-        "val/accuracy",
-        "val/f1_macro",
-        "val/recall_macro",
-        "val/precision_macro",
-        "train/accuracy",
+    columns = [f"train/{metrics[0].name}" if metrics else "", *(f"val/{metric.name}" for metric in metrics)]
+    percents = {f"{split}/{metric.name}" for metric in metrics if metric.percent for split in ("train", "val")}
+    candidates = (
+        ("Loss", [name for name in names if name.endswith("loss")]),
+        ("Scores", [name for name in columns[::-1] if name in names and name in percents][::-1]),
+        ("Other scores", [name for name in columns if name in names and name not in percents]),
+        ("Learning rate", [name for name in names if name == "lr" or name.startswith("lr/")]),
     )
-    scores = [name for name in wanted if name in names]
-    rates = [name for name in names if name == "lr" or name.startswith("lr/")]
-    panels = [panel for panel in (("Loss", losses), ("Scores", scores), ("Learning rate", rates)) if panel[1]]
+    panels = [(title, drawn) for title, drawn in candidates if drawn]
     figure = Figure(figsize=(4.0 * max(1, len(panels)), 3.1), layout="constrained")
-    for at, (title, columns) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), at + 1)
+    for i, (title, drawn) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
         with panel(axes, title, "epoch", ""):
-            for number, column in enumerate(columns):
+            for j, column in enumerate(drawn):
                 line = history[["epoch", column]].dropna()
                 axes.plot(
                     line["epoch"] + 1,
                     line[column],
-                    DASHES[number % 4],
-                    color=COLOURS[number % len(COLOURS)],
+                    DASHES[j % 4],
+                    color=COLOURS[j % len(COLOURS)],
                     marker="o" if len(line) <= 20 else "",
                     markersize=3.5,
                     label=column,
                 )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-            if title.startswith("Scores"):
+            if title == "Scores":
                 percent_axis(axes.yaxis)
             if best_epoch is not None:
                 axes.axvline(best_epoch + 1, color="#8b949e", linewidth=1, linestyle=":", label="epoch that was kept")
-            if title != "Learning rate" or len(columns) > 1:
+            if title != "Learning rate" or len(drawn) > 1:
                 axes.legend()
     return figure
 
 
 @styled
-def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str], title: str = LABELS.confusion) -> Figure:
+def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str], title: str = "") -> Figure:
     """Colour: share of each actual class (rows). Numbers: counts, and the share while there is room."""
     count = len(classes)
     side = float(np.clip(0.52 * count + 2.2, 4.2, 12.5))
@@ -173,7 +177,7 @@ def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str], ti
     step = -(-count // 100)
     size = 9.5 if count <= 12 else max(4.0, 260 / count)
     ticks = range(0, count, step)
-    names = [short(classes[at]) for at in ticks]
+    names = [short(classes[tick]) for tick in ticks]
     axes.set_xticks(list(ticks), names, rotation=0 if count <= 4 else 90 if count > 12 else 40, fontsize=size)
     axes.set_yticks(list(ticks), names, fontsize=size)
     if 4 < count <= 12:
@@ -199,18 +203,30 @@ def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str], ti
 def _curves(axes: Axes, points: pd.DataFrame, order: Sequence[str]) -> None:
     """One line a class; beyond `MOST_LINES` the later ones are faint and share one entry of the legend."""
     present = set(points["class"])
-    shown = [name for name in order if name in present]
-    for at, name in reversed(list(enumerate(shown))):
-        line, strong = points[points["class"] == name], at < MOST_LINES
+    drawn = [name for name in order if name in present]
+    for i, name in reversed(list(enumerate(drawn))):
+        line, strong = points[points["class"] == name], i < MOST_LINES
         axes.plot(
             line["x"],
             line["y"],
-            DASHES[(at // 4) % 4] if strong else "-",
-            color=COLOURS[at % len(COLOURS)] if strong else "#c9d1d9",
+            DASHES[(i // 4) % 4] if strong else "-",
+            color=COLOURS[i % len(COLOURS)] if strong else "#c9d1d9",
             linewidth=1.9 if strong else 0.8,
-            label=short(name) if strong else f"{len(shown) - MOST_LINES} more" if at == MOST_LINES else None,
+            label=short(name) if strong else f"{len(drawn) - MOST_LINES} more" if i == MOST_LINES else None,
         )
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+
+
+@styled
+def curves(title: str, points: pd.DataFrame) -> Figure:
+    """Lines of a task's own: columns x, y and, of several lines, series; shares lie on axes from 0 to 100 %."""
+    named = points.rename(columns={"series": "class"}) if "series" in points else points.assign(**{"class": ""})
+    figure = Figure(figsize=(5.2, 4.3), layout="constrained")
+    axes = figure.add_subplot()
+    with panel(axes, title, "", ""):
+        _curves(axes, named, list(dict.fromkeys(named["class"])))
+    if "series" in points:
+        axes.legend()
+    return figure
 
 
 @styled
@@ -223,24 +239,32 @@ def roc_and_pr(roc: pd.DataFrame, pr: pd.DataFrame, order: Sequence[str]) -> Fig
         _curves(left, roc, order)
     with panel(right, "Precision and recall", "recall", "precision"):
         _curves(right, pr, order)
+    for axes in (left, right):
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     handles, labels = left.get_legend_handles_labels()  # drawn last to first: the strong lines lie on top
     left.legend(handles[::-1], labels[::-1], loc="lower right")  # for both panels
     return figure
 
 
 @styled
-def reliability(table: pd.DataFrame, unit: str = LABELS.unit) -> Figure:
-    """Accuracy by confidence, before and after calibration; below, how many answers have that confidence."""
+def reliability(table: pd.DataFrame, unit: str = "images") -> Figure:
+    """Share of right answers by confidence, before and after calibration; below, how many have that confidence.
+
+    Args:
+        table: columns stage, bin, confidence and count; the one that is left is the share of right answers.
+        unit: what is counted.
+    """
+    (share,) = set(table.columns) - {"stage", "bin", "confidence", "count"}
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     upper.plot([0, 1], [0, 1], color="#8b949e", linewidth=1, linestyle=":", label="perfect")
     stages = [stage for stage in ("before", "after") if (table["stage"] == stage).any()]
     width = 1.0 / max(10, int(table["bin"].max()) + 1) * 0.36 if len(table) else 0.02
-    for at, stage in enumerate(stages):
+    for i, stage in enumerate(stages):
         part = table[table["stage"] == stage]
-        style = {"color": COLOURS[1 - at], "label": f"{stage} calibration"}
-        upper.plot(part["confidence"], part["accuracy"], ("s--", "o-")[at], markersize=4.5, **style)
-        lower.bar(part["confidence"] + (at - 0.5) * width, part["count"], width=width, color=COLOURS[1 - at])
+        style = {"color": COLOURS[1 - i], "label": f"{stage} calibration"}
+        upper.plot(part["confidence"], part[share], ("s--", "o-")[i], markersize=4.5, **style)
+        lower.bar(part["confidence"] + (i - 0.5) * width, part["count"], width=width, color=COLOURS[1 - i])
     with panel(upper, "Does 80 % confident mean right in 80 %?", "", "share that is right"):
         upper.set(xlim=(0, 1), ylim=(0, 1.02))
         upper.legend(loc="upper left")
@@ -251,63 +275,63 @@ def reliability(table: pd.DataFrame, unit: str = LABELS.unit) -> Figure:
 
 
 @styled
-def per_class_bars(table: pd.DataFrame, kinds: Sequence[tuple[str, str]] = LABELS.bars) -> Figure:
-    """Scores of each class with intervals, F1 among them; of many classes those with the lowest F1."""
-    rows = table.sort_values("f1", na_position="last").head(MOST_BARS) if len(table) > MOST_BARS else table
+def per_class_bars(table: pd.DataFrame, metrics: Sequence[Metric], by: Metric) -> Figure:
+    """Scores of each class with intervals; of many classes those that are worst by the metric `by`."""
+    worst_first = table.sort_values(by.name, ascending=by.maximize, na_position="last")
+    rows = worst_first.head(MOST_BARS) if len(table) > MOST_BARS else table
     rows = rows.iloc[::-1]
     figure = Figure(
         figsize=(8.2, 1.2 + 0.62 * len(rows) if len(rows) < 12 else 1.2 + 0.4 * len(rows)),
         layout="constrained",
     )
     axes = figure.add_subplot()
-    place = np.arange(len(rows))
-    thick = 0.78 / len(kinds)
-    for at, (kind, named) in enumerate(reversed(kinds)):
-        value = rows[kind].to_numpy(dtype=float)
-        low, high = (rows[f"{kind}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
-        error = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0.0, None))
-        bars: dict[str, Any] = {
-            "height": thick - 0.02,
-            "color": COLOURS[len(kinds) - 1 - at],
-            "label": named,
-        }
+    y = np.arange(len(rows))
+    thick = 0.78 / len(metrics)
+    for i, metric in enumerate(reversed(metrics)):
+        value = rows[metric.name].to_numpy(dtype=float)
+        low, high = (rows[f"{metric.name}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
         axes.barh(
-            place + (at - (len(kinds) - 1) / 2) * thick,
+            y + (i - (len(metrics) - 1) / 2) * thick,
             value,
-            xerr=error,
+            height=thick - 0.02,
+            color=COLOURS[len(metrics) - 1 - i],
+            label=metric.title,
+            xerr=np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0.0, None)),
             error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
-            **bars,
         )
-    axes.set_yticks(place, [short(str(name)) for name in rows["class"]])
-    axes.set(xlim=(0, 1.02), ylim=(-0.6, len(rows) - 0.4))
+    axes.set_yticks(y, [short(str(name)) for name in rows["class"]])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(False, axis="y")
-    percent_axis(axes.xaxis)
-    title = "Scores of each class, with 95 % intervals"
-    axes.set_title(title if len(rows) == len(table) else f"The {len(rows)} classes with the lowest F1", pad=9)
+    if all(metric.percent for metric in metrics):
+        axes.set_xlim(0, 1.02)
+        percent_axis(axes.xaxis)
+    extreme = "lowest" if by.maximize else "highest"
+    title = f"The {len(rows)} classes with the {extreme} {by.title}" if len(rows) < len(table) else ""
+    axes.set_title(title or "Scores of each class, with 95 % intervals", pad=9)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(kinds))
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(metrics))
     return figure
 
 
 @styled
 def class_balance(counts: dict[str, dict[str, int]], classes: Sequence[str], unit: str = "images") -> Figure:
-    """Images (or clips) of each class in each split; of many classes the largest."""
+    """Samples of each class in each split; of many classes the largest."""
     total = {name: sum(split.get(name, 0) for split in counts.values()) for name in classes}
-    shown = sorted(classes, key=lambda name: -total[name])[:MOST_BARS] if len(classes) > MOST_BARS else list(classes)
-    shown = shown[::-1]
-    figure = Figure(figsize=(8.2, 1.3 + 0.36 * len(shown)), layout="constrained")
+    largest = sorted(classes, key=lambda name: -total[name])[:MOST_BARS]
+    drawn = (largest if len(classes) > MOST_BARS else list(classes))[::-1]
+    figure = Figure(figsize=(8.2, 1.3 + 0.36 * len(drawn)), layout="constrained")
     axes = figure.add_subplot()
-    left = np.zeros(len(shown))
-    for at, split in enumerate(counts):
-        value = np.array([counts[split].get(name, 0) for name in shown])
-        axes.barh(np.arange(len(shown)), value, left=left, height=0.62, color=COLOURS[at], label=split)
+    left = np.zeros(len(drawn))
+    for i, split in enumerate(counts):
+        value = np.array([counts[split].get(name, 0) for name in drawn])
+        axes.barh(np.arange(len(drawn)), value, left=left, height=0.62, color=COLOURS[i], label=split)
         left = left + value
-    for place, images in enumerate(left):
-        axes.text(images + left.max() * 0.01, place, f"{int(images):,}", va="center", fontsize=9)
-    axes.set_yticks(np.arange(len(shown)), [short(name) for name in shown])
-    axes.set(xlabel=unit, xlim=(0, left.max() * 1.1), ylim=(-0.6, len(shown) - 0.4))
+    for y, count in enumerate(left):
+        axes.text(count + left.max() * 0.01, y, f"{int(count):,}", va="center", fontsize=9)
+    axes.set_yticks(np.arange(len(drawn)), [short(name) for name in drawn])
+    axes.set(xlabel=unit, xlim=(0, left.max() * 1.1), ylim=(-0.6, len(drawn) - 0.4))
     axes.grid(False, axis="y")
-    title = "Images by class and split"
-    axes.set_title(title if len(shown) == len(classes) else f"{title}: the {len(shown)} largest classes", pad=9)
+    title = f"{unit.capitalize()} by class and split"
+    axes.set_title(title if len(drawn) == len(classes) else f"{title}: the {len(drawn)} largest classes", pad=9)
     figure.legend(loc="outside lower center", ncols=3)
     return figure

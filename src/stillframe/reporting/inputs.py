@@ -1,27 +1,31 @@
-"""What the report is made from: the files of the stages before it, read with care for those that are not there."""
+"""What the report is made from: the files of the stages before it; those that are missing are listed."""
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from stillframe.paths import read_json
-from stillframe.reporting.kinds import CLIPS, LABELS, MASKS, AnswerWording
+from stillframe.tasks import find_task
+from stillframe.tasks.base import Metric, Task
 from stillframe.types import SPLITS, DatasetCard
 
-SMALL_FILE = 48_000  # bytes; a larger picture is made smaller for the page
-PIXELS = "pixel_confusion.csv"  # what evaluate writes of masks, in place of confusion.csv
-TINY_SIDE = 100  # px; a smaller picture is enlarged without smoothing
+SMALL_FILE = 48_000  # bytes; an image in a larger file is made smaller for the page
+TINY_SIDE = 100  # px; a smaller image is enlarged without smoothing
+TEXT_COLUMNS = (  # read as text: a class may be called "1", "NA" or "true"
+    *("class", "actual", "predicted", "slice", "value", "id", "file", "kind", "method", "path", "reason", "label"),
+    *("weakest", "series"),
+)
 
 
 @dataclass(frozen=True)
 class PageImage:
-    """A picture inside the page.
+    """An image inside the page.
 
     Attributes:
         uri: data URI.
@@ -38,8 +42,9 @@ class PageImage:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The findings of all stages; what is optional is empty, and `missing` names its file."""
+    """The results of all stages; what is optional is empty, and `missing` names its file."""
 
+    task: Task
     card: DatasetCard  # its splits in the order train, val, test
     metrics: dict[str, float]
     intervals: dict[str, list[float]]
@@ -63,33 +68,60 @@ class ReportInputs:
     explain: pd.DataFrame
     quarantine: pd.DataFrame
     missing: list[str]
-    masked: bool = False  # a class a pixel was answered
-    images: int | None = None  # test images; None where predictions.parquet is not there
+    test_rows: int | None = None  # of predictions.parquet; None where it is missing
+    plots: dict[str, pd.DataFrame] = field(default_factory=dict)  # the task's own curves by title: x, y and series
 
     @property
-    def kind(self) -> AnswerWording:
-        """The words for what was answered."""
-        return MASKS if self.masked else CLIPS if self.card.frames > 1 else LABELS
+    def lead(self) -> Metric:
+        """The metric of the headline."""
+        return self.task.metric(self.task.lead)
 
     @property
-    def thing(self) -> str:
+    def sample(self) -> str:
         """What one sample is called."""
         return "clip" if self.card.frames > 1 else "image"
 
     @property
-    def things(self) -> str:
+    def samples(self) -> str:
         """The same in the plural."""
-        return f"{self.thing}s"
+        return f"{self.sample}s"
+
+    @property
+    def unit(self) -> str:
+        """What is counted as right or wrong, in the plural."""
+        return self.task.report.unit or self.samples
+
+    @property
+    def slice_metrics(self) -> list[Metric]:
+        """The scores of slices.csv, the lead metric first."""
+        names = [name for name in self.slices.columns if name in self.task.named_metrics()]
+        return [self.task.metric(name) for name in sorted(names, key=lambda name: name != self.task.lead)]
 
 
 def read_inputs(
-    prepared: Path, augmented: Path, trained: Path, validated: Path, evaluated: Path, *, exported: Path | None = None
+    prepared: Path,
+    augmented: Path,
+    trained: Path,
+    validated: Path,
+    evaluated: Path,
+    *,
+    exported: Path | None = None,
+    task: str | None = None,
 ) -> ReportInputs:
-    """Read the stages' folders; without `exported` nothing is said of an export.
+    """Read the stages' folders.
+
+    Args:
+        prepared: data/prepared.
+        augmented: data/augmented.
+        trained: artifacts/train; its model.json names the task.
+        validated: artifacts/validate.
+        evaluated: artifacts/evaluate.
+        exported: artifacts/export; None: the report has no section about an export.
+        task: the task's name, where model.json is missing.
 
     Raises:
-        FileNotFoundError: card.json or the test metrics are missing: there is nothing to report.
-        ValueError: a file is not what it should be.
+        FileNotFoundError: card.json, the test metrics or the task's name are missing: there is nothing to report.
+        ValueError: a file is damaged, or the task does not exist.
     """
     missing: list[str] = []
 
@@ -105,12 +137,16 @@ def read_inputs(
         missing.append(str(path))
         return pd.DataFrame()
 
-    def of_labels(path: Path) -> pd.DataFrame:
-        return pd.DataFrame() if masked else table(path)
+    def task_table(name: str) -> pd.DataFrame:
+        """A table that only some tasks write."""
+        belongs = name and name in (*about.report.tables, about.report.confusion)
+        return table(evaluated / name) if belongs else pd.DataFrame()
 
-    card, masked = DatasetCard.read(prepared / "card.json"), (evaluated / PIXELS).exists()
+    card, model = DatasetCard.read(prepared / "card.json"), trained / "model.json"
+    about = find_task(str(read_json(model)["task"]) if model.exists() or task is None else task)
     ordered = {split: card.counts[split] for split in SPLITS if split in card.counts}
     return ReportInputs(
+        task=about,
         card=replace(card, counts=ordered),
         metrics=read_json(evaluated / "metrics.json"),
         intervals=optional(evaluated / "intervals.json", {}),
@@ -124,23 +160,23 @@ def read_inputs(
         export=optional(exported / "export.json", {}) if exported is not None else {},
         val_metrics=optional(validated / "metrics.json", {}),
         history=table(trained / "history.csv"),
-        per_class=table(evaluated / "per_class.csv"),
-        confusion=table(evaluated / (PIXELS if masked else "confusion.csv")),
-        roc=of_labels(evaluated / "roc.csv"),
-        pr=of_labels(evaluated / "pr.csv"),
-        reliability=table(evaluated / "reliability.csv"),
+        per_class=task_table("per_class.csv"),
+        confusion=task_table(about.report.confusion),
+        roc=task_table("roc.csv"),
+        pr=task_table("pr.csv"),
+        reliability=task_table("reliability.csv"),
         slices=table(evaluated / "slices.csv"),
         gallery=table(evaluated / "gallery.csv"),
-        explain=of_labels(evaluated / "explain" / "explain.csv"),
+        explain=task_table("explain/explain.csv"),
         quarantine=table(prepared / "quarantine.csv"),
         missing=missing,
-        masked=masked,
-        images=_rows(evaluated / "predictions.parquet"),
+        test_rows=_row_count(evaluated / "predictions.parquet"),
+        plots={path.stem: read_table(path) for path in sorted((evaluated / "plots").glob("*.csv"))},
     )
 
 
-def _rows(path: Path) -> int | None:
-    """Rows of a Parquet file, from its footer."""
+def _row_count(path: Path) -> int | None:
+    """Rows of a Parquet file, from its footer; None where it is missing."""
     from pyarrow import ArrowException, parquet
 
     if not path.exists():
@@ -152,41 +188,28 @@ def _rows(path: Path) -> int | None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV in which names stay text: a class may be called "1", "NA" or "true".
+    """A CSV in which the columns of names stay text, and an empty number is NaN.
 
     Raises:
         ValueError: the file is not a table.
     """
-    words = (
-        "class",
-        "actual",
-        "predicted",
-        "slice",
-        "value",
-        "id",
-        "file",
-        "kind",
-        "method",
-        "path",
-        "reason",
-        "label",
-        "weakest",
-    )
     try:
         columns = list(pd.read_csv(path, nrows=0).columns)
-        text = {name: str for name in words if name in columns and not (name == "predicted" and "support" in columns)}
+        # "predicted" is a class beside "actual", but a count beside "support"
+        names = [name for name in TEXT_COLUMNS if name != "predicted" or "support" not in columns]
+        text = {name: str for name in names if name in columns}
         blank = {name: [""] for name in columns if name not in text}
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table ({error}): delete it and run `dvc repro`") from None
 
 
-def picture(path: Path, most_px: int = 360) -> PageImage | None:
-    """A picture as a data URI, made smaller when its file is large; None when the file is not there.
+def page_image(path: Path, most_px: int = 360) -> PageImage | None:
+    """An image as a data URI, made smaller when its file is large; None when the file is missing.
 
     Args:
         path: of a PNG or JPEG.
-        most_px: longer side of a picture that is made smaller.
+        most_px: longer side of an image that is made smaller.
     """
     from PIL import Image
 
@@ -206,5 +229,5 @@ def picture(path: Path, most_px: int = 360) -> PageImage | None:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of a picture of a kind ("png", "jpeg") as a data URI."""
+    """Bytes of an image of a kind ("png", "jpeg") as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

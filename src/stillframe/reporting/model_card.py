@@ -16,7 +16,7 @@ NAME = "MODEL_CARD.md"
 UNKNOWN = "not recorded"
 
 
-def recipe(found: ReportInputs, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+def recipe(inputs: ReportInputs, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How the model was made, in rows of (what, which); only what the parameters and the training's summary say."""
     model, optim, trainer = (dict(params.get(name) or {}) for name in ("model", "optim", "trainer"))
     rows = [("task", str(params["task"]))] if "task" in params else []
@@ -34,15 +34,15 @@ def recipe(found: ReportInputs, params: Mapping[str, Any]) -> list[tuple[str, st
         settings = f"{optim.get('name')}, rate {optim.get('lr')}, weight decay {optim.get('weight_decay')}, {schedule}"
         rows.append(("optimizer", settings))
         rows.append(("loss", _loss(optim)))
-    rows += [(title, value) for title, value in text.augmentation(found) if title != "policy"]
+    rows += [(title, value) for title, value in text.augmentation(inputs) if title != "policy"]
     if trainer:
         rows.append(("batch size", f"{trainer.get('batch_size')} a device"))
     if "seed" in params:
         rows.append(("seed", str(params["seed"])))
-    if found.summary:
-        rows.append(("training", text.training(found)))
-    known = {title for title, _ in rows}
-    return rows + [row for row in text.training_facts(found) if row[0] not in known]
+    if inputs.summary:
+        rows.append(("training", text.training(inputs)))
+    listed = {title for title, _ in rows}
+    return rows + [row for row in text.training_facts(inputs) if row[0] not in listed]
 
 
 def _loss(optim: Mapping[str, Any]) -> str:
@@ -65,35 +65,28 @@ def source(params: Mapping[str, Any]) -> str:
     return f"the user's own folder {data['path']}" if data.get("path") else UNKNOWN
 
 
-def weak_points(found: ReportInputs) -> list[str]:
-    """Where the test images show the model to be weakest: a class, a slice, a pair of classes."""
-    notes, kind = [], found.kind
-    if len(found.per_class) > 1:
-        row = found.per_class.sort_values(kind.weakest, kind="stable").iloc[0]
-        support = f"{int(row['support']):,} test {kind.support}"
+def weak_points(inputs: ReportInputs) -> list[str]:
+    """Where the test samples show the model to be weakest: a class, a slice, a pair of classes."""
+    notes, report, lead = [], inputs.task.report, inputs.lead
+    if len(inputs.per_class) > 1:
+        weakest = inputs.task.class_metrics()[report.weakest]
+        row = inputs.per_class.sort_values(weakest.name, ascending=weakest.maximize, kind="stable").iloc[0]
+        value, count = text.score(row[weakest.name], weakest.percent), f"{int(row['support']):,} test {inputs.unit}"
+        notes.append(text.fill(report.weakest_class, inputs, answer=row["class"], value=value, count=count))
+    if len(inputs.slices) > 1:
+        row = inputs.slices.sort_values(lead.name, ascending=lead.maximize, kind="stable").iloc[0]
+        brief = text.fill(report.brief, inputs, lead, value=text.score(row[lead.name], lead.percent))
+        bounds = text.interval((row["low"], row["high"]), lead.percent)
         notes.append(
-            f"The class with the lowest IoU is “{row['class']}”: {text.percent(row['iou'])}, on {support}."
-            if found.masked
-            else f"The class found least often is “{row['class']}”: {text.percent(row['recall'])} of its {support}."
+            f"The weakest slice is {row['slice']} = {row['value']}: {brief} [{bounds}] on {int(row['n']):,} "
+            f"{inputs.samples}."
         )
-    if len(found.slices) > 1:
-        row = found.slices.sort_values(kind.lead, kind="stable").iloc[0]
-        bounds = text.interval((row["low"], row["high"]), True)
-        what = (
-            f"{kind.lead_title} {text.percent(row[kind.lead])}"
-            if found.masked
-            else (f"{text.percent(row[kind.lead])} right")
-        )
-        notes.append(
-            f"The weakest slice is {row['slice']} = {row['value']}: {what} [{bounds}] on "
-            f"{int(row['n']):,} {found.things}."
-        )
-    if len(found.confusion):
-        wrong = found.confusion[found.confusion["actual"] != found.confusion["predicted"]]
-        wrong = wrong.assign(times=wrong.get("pixels", 1))
-        pairs = wrong.groupby(["actual", "predicted"], sort=True)["times"].sum().reset_index()
-        for actual, predicted, times in pairs.nlargest(1, "times").itertuples(index=False):
-            often = f"{times:,} pixels" if found.masked else f"{times} times" if times > 1 else "once"
+    if len(inputs.confusion):
+        wrong = inputs.confusion[inputs.confusion["actual"] != inputs.confusion["predicted"]]
+        wrong = wrong.assign(count=wrong.get(inputs.unit, 1))
+        pairs = wrong.groupby(["actual", "predicted"], sort=True)["count"].sum().reset_index()
+        for actual, predicted, count in pairs.nlargest(1, "count").itertuples(index=False):
+            often = f"{count:,} {report.unit}" if report.unit else f"{count} times" if count > 1 else "once"
             notes.append(f"The most frequent mistake: “{actual}” taken for “{predicted}”, {often}.")
     return notes
 

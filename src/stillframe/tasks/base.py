@@ -173,6 +173,10 @@ class Task:
             raise ValueError(f"{key} = {name!r} is not a metric: {nearest(name, named)}")
         return named[name]
 
+    def class_metrics(self) -> dict[str, Metric]:
+        """The metrics of each class by name, without the class."""
+        return {metric.name: metric for metric in self.metrics if metric.per_class}
+
     def named_metrics(self, classes: Sequence[str] = (), *, monitored: bool = False) -> dict[str, Metric]:
         """All metrics by the names of metrics.json: those of each class follow the others."""
         usable = [metric for metric in (LOSS, *self.metrics) if metric.monitored or not monitored]
