@@ -40,6 +40,7 @@ def made_sweep(folder: Path, **facts: Any) -> Sweep:
         "command": "python -m stillframe.sweep -m model=a,b",
         "head": "0" * 40,
         "commit": "0" * 40,
+        "task": "classification",
         "objectives": ["val/accuracy"],
         "directions": ["maximize"],
         "seeds": 1,

@@ -22,7 +22,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """Two trials: the second one's logits are noisier."""
     folder = tmp_path_factory.mktemp("sweep")
     known = {"name": "made", "root": str(folder), "command": "sweep", "head": "0" * 40, "commit": "0" * 40}
-    known |= {"objectives": ["val/iou_macro"], "directions": ["maximize"], "seeds": 1, "folds": 0, "repeats": 1}
+    known |= {
+        "task": "segmentation",
+        "objectives": ["val/iou_macro"],
+        "directions": ["maximize"],
+        "seeds": 1,
+        "folds": 0,
+        "repeats": 1,
+    }
     known |= {"tracking_uri": "none", "started": 1.7e9, "parent_run": "p", "state": "finished"}
     made = Sweep(folder / "sweeps/made", known).write()
     split = write_split(folder / "data/prepared/val", 12)

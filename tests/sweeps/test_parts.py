@@ -45,7 +45,7 @@ SECTION = {
 
 
 def given(seeds: int = 1, folds: int = 0, **changes: object) -> settings.SweepSettings:
-    return settings.build({"seeds": seeds, "folds": folds, "sweep": {**SECTION, **changes}})
+    return settings.build({"task": "classification", "seeds": seeds, "folds": folds, "sweep": {**SECTION, **changes}})
 
 
 def git(folder: Path, *words: str) -> str:

@@ -39,6 +39,7 @@ def open_sweep(given: SweepSettings, values: dict[str, Any], words: list[str]) -
         "head": snap.head,
         "commit": snap.commit,
         "code": code,
+        "task": values["task"],
         "objectives": given.objectives,
         "directions": given.directions,
         "seeds": given.seeds,

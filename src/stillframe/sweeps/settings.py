@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +12,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stillframe.config import STRICT, AtLeast0, nearest
-from stillframe.evaluation.class_scores import higher_is_better
 from stillframe.paths import CONF
+from stillframe.tasks import find_task
+from stillframe.tasks.base import Metric, Task
 
-COSTS = ("train/seconds", "train/parameters")  # besides val/<metric>: what an objective may be
+COSTS = {  # besides val/<metric>: what an objective may be
+    "train/seconds": Metric("seconds", "Seconds of training", "", maximize=False, percent=False),
+    "train/parameters": Metric("parameters", "Parameters", "", maximize=False, percent=False),
+}
 MANY = 64  # slots for a launcher that decides itself how many trials run at once
 OWN = ("sweep", "seeds", "folds")  # keys of conf/sweep.yaml that are no parameters of the DAG
 
@@ -27,7 +32,7 @@ class SweepSettings:
     folds: Annotated[int, AtLeast0]  # 0: the split as it is; K: each setting runs on K folds of train and validation
     name: str | None  # null: from the command and the code
     objective: str | list[str]  # val/<metric>, train/seconds or train/parameters; several for a Pareto front
-    direction: Literal["auto", "maximize", "minimize"] | list[Literal["maximize", "minimize"]]
+    direction: Literal["auto", "maximize", "minimize"] | list[Literal["maximize", "minimize"]]  # `build` resolves auto
     until: Literal["validate", "evaluate", "report"]  # the last stage of a trial
     test: Literal["best", "none"]  # with until = validate: who meets the test split at the end
     parallel: Annotated[int, AtLeast0]  # trials at once on this machine; 0: as the launcher says
@@ -43,22 +48,27 @@ class SweepSettings:
     @property
     def directions(self) -> list[str]:
         """Maximize or minimize, one an objective."""
-        if isinstance(self.direction, list):
-            return list(self.direction)
-        if self.direction != "auto":
-            return [self.direction] * len(self.objectives)
-        return ["maximize" if _more_is_better(name) else "minimize" for name in self.objectives]
+        return [self.direction] * len(self.objectives) if isinstance(self.direction, str) else list(self.direction)
 
 
-def _more_is_better(objective: str) -> bool:
-    return objective not in COSTS and higher_is_better(objective.split("/", 1)[1])
+def objective_metric(objective: str, task: Task) -> Metric:
+    """The metric of an objective: val/<metric>, or a cost; of a metric of one class the class is not checked.
+
+    Raises:
+        ValueError: the task has no such metric; lists those that it has.
+    """
+    if objective in COSTS:
+        return COSTS[objective]
+    name = objective.partition("/")[2]
+    return task.metric(name, [name.partition("/")[2]], key="sweep.objective")
 
 
 def build(values: dict[str, Any], origin: str = f"{CONF}/sweep.yaml") -> SweepSettings:
     """The settings of a composed conf/sweep.yaml.
 
     Raises:
-        ValueError: an unknown or ill-typed key, an objective of the test split, directions that do not fit.
+        ValueError: an unknown or ill-typed key, an objective of the test split or one that the task does not have,
+            directions that do not fit.
     """
     given = {"seeds": values.get("seeds"), "folds": values.get("folds"), **values.get("sweep", {})}
     try:
@@ -70,14 +80,20 @@ def build(values: dict[str, Any], origin: str = f"{CONF}/sweep.yaml") -> SweepSe
             nearest(key, SweepSettings.__dataclass_fields__) if fault["type"].startswith("unexpected") else fault["msg"]
         )
         raise ValueError(f"{origin}: sweep.{key} = {fault.get('input')!r}: {known}") from None
+    task = find_task(values["task"])
     for objective in settings.objectives:
-        kind, _, metric = objective.partition("/")
-        if kind == "test":
+        split, _, metric = objective.partition("/")
+        if split == "test":
             raise ValueError(
                 f"sweep.objective = {objective}: a setting is chosen on the validation split (val/{metric})"
             )
-        if (kind != "val" or not metric) and objective not in COSTS:
-            raise ValueError(f"sweep.objective = {objective}: {nearest(objective, ['val/f1_macro', *COSTS])}")
+        if (split != "val" or not metric) and objective not in COSTS:
+            names = [f"val/{name}" for name in task.named_metrics()]
+            close = nearest(objective, [*names, *COSTS])
+            raise ValueError(f"sweep.objective = {objective}: {close} (there are {', '.join([*names, *COSTS])})")
+    metrics = [objective_metric(objective, task) for objective in settings.objectives]
+    if settings.direction == "auto":
+        settings = replace(settings, direction=["maximize" if metric.maximize else "minimize" for metric in metrics])
     if len(settings.directions) != len(settings.objectives):
         raise ValueError(f"sweep.direction: {len(settings.directions)} for {len(settings.objectives)} objectives")
     if settings.test == "none" and settings.until != "validate":

@@ -86,7 +86,11 @@ def complete_best(sweep: Sweep) -> None:
     With `sweep.test` none not even that one does: a search that will be followed by another has no use for it.
     """
     best = sweep.best() if sweep.facts["test"] == "best" else None
-    if best is None or sweep.facts["until"] == "report" or "test/accuracy" in best.repeats[0].metrics:
+    if (
+        best is None
+        or sweep.facts["until"] == "report"
+        or any(name.startswith("test/") for name in best.repeats[0].metrics)
+    ):
         return
     import yaml
 

@@ -164,14 +164,22 @@ class Task:
             monitored: only those that are computed after each epoch.
 
         Raises:
-            ValueError: the task has no such metric; lists the nearest ones.
+            ValueError: the task has no such metric; names the nearest ones, and lists those that it has.
         """
         named = self.named_metrics(classes, monitored=monitored)
         if name not in named:
             from stillframe.config import nearest
 
-            raise ValueError(f"{key} = {name!r} is not a metric: {nearest(name, named)}")
+            raise ValueError(
+                f"{key} = {name!r} is not a metric: {nearest(name, named)} ({self.metric_list(monitored)})"
+            )
         return named[name]
+
+    def metric_list(self, monitored: bool = False) -> str:
+        """All names of metrics, for a message."""
+        usable = [metric for metric in (LOSS, *self.metrics) if metric.monitored or not monitored]
+        names = ", ".join(f"{metric.name}/<class>" if metric.per_class else metric.name for metric in usable)
+        return f"{self.name} has {names}"
 
     def class_metrics(self) -> dict[str, Metric]:
         """The metrics of each class by name, without the class."""

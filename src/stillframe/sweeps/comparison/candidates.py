@@ -17,9 +17,11 @@ import yaml
 from stillframe.evaluation import comparison
 from stillframe.evaluation.class_scores import FROM_CONFUSION
 from stillframe.evaluation.comparison import Difference, Spread
-from stillframe.reporting.text import METRICS
 from stillframe.sweeps.comparison import masks
+from stillframe.sweeps.settings import objective_metric
 from stillframe.sweeps.store import Repeat, Sweep, Trial
+from stillframe.tasks import find_task
+from stillframe.tasks.base import Metric, Task
 
 RESAMPLES = 2000
 COLUMNS = ["index", "id", "label", "predicted", "confidence"]
@@ -102,6 +104,15 @@ class SweepComparison:
         return self._answers[key]
 
     @cached_property
+    def task(self) -> Task:
+        """What the trials learn; sweeps of earlier versions have it in the parameters of their trials only."""
+        return find_task(self.sweep.facts.get("task") or self._params(self.finished[0])["task"])
+
+    def metric(self, name: str) -> Metric:
+        """The metric of an objective, or of a test score (`test/<metric>`)."""
+        return objective_metric(name, self.task)
+
+    @cached_property
     def overlap(self) -> float:
         """Validation over train images where the repeats draw other splits (`measure.compare.spread_of`); else 0."""
         trial = next((trial for trial in self.finished if len(_done(trial)) > 1), None)
@@ -112,12 +123,13 @@ class SweepComparison:
         first, second = (self.answers(trial, one.repeat) for one in _done(trial)[:2])
         if first is not None and second is not None and first.index.equals(second.index):
             return 0.0
-        val, test = (self._data(trial).get(f"{split}_fraction", 0.15) for split in ("val", "test"))
+        val, test = (self._params(trial)["data"].get(f"{split}_fraction", 0.15) for split in ("val", "test"))
         return float(val / max(1.0 - val - test, val))
 
-    def _data(self, trial: Trial) -> dict[str, Any]:
+    def _params(self, trial: Trial) -> dict[str, Any]:
+        """params.yaml of a trial's first finished run."""
         path = self.sweep.place(trial.number) / f"r{_done(trial)[0].repeat}" / "params.yaml"
-        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["data"] if path.exists() else {}
+        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         return values
 
     @cached_property
@@ -149,7 +161,7 @@ class SweepComparison:
         values = trial.metric(name)
         if len(values) > 1:
             found = comparison.spread_of(values, self.overlap)
-            return _within(found, 0.0) if is_share(name) else found
+            return _within(found, 0.0) if self.metric(name).percent else found
         split, _, kind = name.partition("/")
         given = self.answers(trial, _done(trial)[0].repeat) if split == "val" else None
         if given is None or kind not in _resampled(given):
@@ -171,7 +183,7 @@ class SweepComparison:
         if len(both) > 1:
             values = [[having[at].metrics.get(name, math.nan) for at in both] for having in (ours, theirs)]
             found = comparison.paired_repeats(values[0], values[1], self.overlap)
-            return _within(found, -1.0) if is_share(name) else found
+            return _within(found, -1.0) if self.metric(name).percent else found
         split, _, kind = name.partition("/")
         if split != "val" or pairs[0] is None or kind not in _resampled(pairs[0][0]):
             gap = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
@@ -222,12 +234,6 @@ def _table(path: Path) -> pd.DataFrame:
 def _resampled(table: pd.DataFrame) -> Collection[str]:
     """The scores that have an interval over the images."""
     return masks.METRICS if masks.are_masks(table) else FROM_CONFUSION
-
-
-def is_share(objective: str) -> bool:
-    """Whether a score lies in 0..1 and reads best as a percentage."""
-    name = objective.partition("/")[2]
-    return METRICS.get(name, ("", "", name.split("/")[0] in ("recall", "precision", "f1", "iou", "boundary_f1")))[2]
 
 
 Bounded = TypeVar("Bounded", Spread, Difference)

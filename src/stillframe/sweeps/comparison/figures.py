@@ -12,20 +12,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stillframe.reporting.figures import COLOURS, FAINT, INK, brief, percent_axis, short, styled
-from stillframe.reporting.text import METRICS
-from stillframe.sweeps.comparison.candidates import Axis, Candidate, SweepComparison, is_share
+from stillframe.sweeps.comparison.candidates import Axis, Candidate, SweepComparison
+from stillframe.sweeps.settings import COSTS
 
 GREY, GOLD = "#9aa5b1", COLOURS[1]
 MOST_AXES = 8
 MOST_LABELLED = 8
 
 
-def title_of(objective: str) -> str:
-    """`val/f1_macro` as "Macro F1 on validation"."""
+def title_of(findings: SweepComparison, objective: str) -> str:
+    """`val/f1_macro` as "Macro F1 on validation", `val/recall/cat` as "recall of cat on validation"."""
     split, _, name = objective.partition("/")
-    costs = {"train/seconds": "Seconds of training", "train/parameters": "Parameters"}
-    known = METRICS.get(name, (name, "", False))[0]
-    return costs.get(objective, f"{known} on {'validation' if split == 'val' else split}")
+    title, of_class = findings.metric(objective).title, name.partition("/")[2]
+    if objective in COSTS:
+        return title
+    return f"{title}{f' of {of_class}' if of_class else ''} on {'validation' if split == 'val' else split}"
 
 
 def _scale(axis: Axis, numbers: Sequence[int]) -> tuple[dict[int, float], list[tuple[float, str]]]:
@@ -53,7 +54,9 @@ def parallel_coordinates(findings: SweepComparison) -> Figure:
     """One line a finished trial through its parameters to its score; the better, the darker; the best in orange."""
     ranked, axes = findings.ranked, findings.axes[:MOST_AXES]
     numbers = [one.trial.number for one in ranked]
-    scores = Axis("score", title_of(findings.objective), {one.trial.number: one.score.mean for one in ranked}, True)
+    scores = Axis(
+        "score", title_of(findings, findings.objective), {one.trial.number: one.score.mean for one in ranked}, True
+    )
     figure = Figure(figsize=(max(10.0, min(14.0, 2.6 + 1.5 * len(axes))), 4.2), layout="constrained")
     plot = figure.add_subplot()
     scales = [_scale(axis, numbers) for axis in (*axes, scores)]
@@ -83,7 +86,11 @@ def parallel_coordinates(findings: SweepComparison) -> Figure:
 
 
 def _text(value: float | str | None, findings: SweepComparison) -> str:
-    return f"{100 * float(value or 0):.1f} %" if is_share(findings.objective) else f"{float(value or 0):.4g}"
+    return (
+        f"{100 * float(value or 0):.1f} %"
+        if findings.metric(findings.objective).percent
+        else f"{float(value or 0):.4g}"
+    )
 
 
 def _marked(plot: Axes, x: int, ticks: list[tuple[float, str]], left: bool) -> None:
@@ -145,14 +152,14 @@ def effects(findings: SweepComparison) -> Figure:
         if any(len(text) > 9 for _, text in ticks) and len(ticks) > 2:
             plot.tick_params(axis="x", rotation=30)
         _as_score(plot, findings)
-        plot.set_ylabel(title_of(findings.objective) if at % across == 0 else "")
+        plot.set_ylabel(title_of(findings, findings.objective) if at % across == 0 else "")
     return figure
 
 
 def _as_score(plot: Axes, findings: SweepComparison) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    if is_share(findings.objective):
+    if findings.metric(findings.objective).percent:
         low, high = plot.get_ylim()
         low, high = max(low, -0.02), min(high, 1.02)
         plot.set_ylim(low, high)
@@ -163,7 +170,7 @@ def _as_score(plot: Axes, findings: SweepComparison) -> None:
 def cost(findings: SweepComparison) -> Figure:
     """The objective against seconds of training and against parameters, with intervals and the Pareto front."""
     several = " (mean of the repeats)" if findings.sweep.facts["repeats"] > 1 else ""
-    costs = {"train/seconds": f"seconds of training{several}", "train/parameters": "parameters"}
+    costs = dict(zip(COSTS, (f"seconds of training{several}", "parameters"), strict=True))
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     for at, (name, label) in enumerate(costs.items()):
         plot = figure.add_subplot(1, 2, at + 1)
@@ -187,7 +194,7 @@ def cost(findings: SweepComparison) -> Figure:
         elif spent:
             reach = max(spent) - min(spent) or max(spent) or 1.0
             plot.set_xlim(min(spent) - 0.12 * reach, max(spent) + 0.16 * reach)
-        plot.set(xlabel=label, ylabel=title_of(findings.objective) if at == 0 else "")
+        plot.set(xlabel=label, ylabel=title_of(findings, findings.objective) if at == 0 else "")
         _as_score(plot, findings)
         if name == "train/parameters":
             _counts(plot, spent)

@@ -10,12 +10,13 @@ import pandas as pd
 
 from stillframe.evaluation.comparison import SAME, UNKNOWN, WORSE
 from stillframe.reporting import page as report_page
-from stillframe.reporting import text as report_words
+from stillframe.reporting import text as report_text
 from stillframe.reporting.templates import environment
 from stillframe.sweeps.comparison import text
 from stillframe.sweeps.comparison.candidates import BEST, Candidate, SweepComparison
 from stillframe.sweeps.comparison.disagreement import Disagreement
 from stillframe.sweeps.comparison.figures import title_of
+from stillframe.sweeps.settings import COSTS
 from stillframe.sweeps.store import Trial
 
 HERE = Path(__file__).parent
@@ -40,7 +41,7 @@ def render(findings: SweepComparison, apart: Disagreement, drawn: dict[str, str]
     facts = findings.sweep.facts
     best = findings.ranked[0] if findings.ranked else None
     return (
-        environment(HERE, percent=report_words.percent)
+        environment(HERE, percent=report_text.percent)
         .get_template("compare.html")
         .render(
             css=Markup(style),
@@ -52,20 +53,24 @@ def render(findings: SweepComparison, apart: Disagreement, drawn: dict[str, str]
             cheapest=text.cheapest(findings),
             notes=text.notes(findings),
             tiles=_tiles(findings),
-            objective=title_of(findings.objective),
-            tested=title_of(tested(findings)) if any(one.metric(tested(findings)) for one in findings.finished) else "",
-            objectives=[title_of(name) for name in more_objectives(findings)],
+            objective=title_of(findings, findings.objective),
+            tested=title_of(findings, tested(findings))
+            if any(trial.metric(tested(findings)) for trial in findings.finished)
+            else "",
+            objectives=[title_of(findings, name) for name in more_objectives(findings)],
             setting="" if best is None else findings.setting(best.trial.number),
             long_setting=text.LONG_SETTING,
             open_rows=OPEN_ROWS,
-            rows=[_row(one, findings) for one in findings.ranked[:MOST_ROWS]],
+            rows=[_row(candidate, findings) for candidate in findings.ranked[:MOST_ROWS]],
             more=max(0, len(findings.ranked) - MOST_ROWS),
             repeats=facts["repeats"],
             common=findings.common,
             drawn=drawn,
             shares_note=shares_note,
             apart=apart,
-            pairs=[_pair(one, pair) for one, pair in zip(apart.top[1:], apart.pairs, strict=False)],
+            pairs=[
+                {"trial": other.trial.number, **pair} for other, pair in zip(apart.top[1:], apart.pairs, strict=False)
+            ],
             best=None if best is None else best.trial,
             others=[_other(trial, findings) for trial in findings.others],
             command=facts["command"],
@@ -75,14 +80,14 @@ def render(findings: SweepComparison, apart: Disagreement, drawn: dict[str, str]
 
 
 def tested(findings: SweepComparison) -> str:
-    """The test score that is shown beside the objective: the same one, or accuracy beside a cost."""
+    """The test score that is shown beside the objective: the same one, or the task's lead metric beside a cost."""
     split, _, name = findings.objective.partition("/")
-    return f"test/{name}" if split == "val" else "test/accuracy"
+    return f"test/{name}" if split == "val" else f"test/{findings.task.lead}"
 
 
 def more_objectives(findings: SweepComparison) -> list[str]:
     """Those after the first that have no column of their own."""
-    return [name for name in findings.sweep.objectives[1:] if name not in ("train/seconds", "train/parameters")]
+    return [name for name in findings.sweep.objectives[1:] if name not in COSTS]
 
 
 def _tiles(findings: SweepComparison) -> list[dict[str, str]]:
@@ -91,69 +96,68 @@ def _tiles(findings: SweepComparison) -> list[dict[str, str]]:
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     tiles = [{"title": "Settings", "value": str(len(findings.trials)), "note": states}]
     if findings.ranked:
-        best = findings.ranked[0]
-        inside = text.spread(findings.objective, best.score)
-        score = text.shown(findings.objective, best.score.mean)
-        tiles.append({"title": "Best score", "value": score, "note": f"95 %: {inside}" if inside != "–" else ""})
-        size = best.trial.mean("train/parameters")
-        tiles.append({"title": "Its parameters", "value": text.shown("train/parameters", size), "note": ""})
-        seconds = best.trial.mean("train/seconds")
+        best, metric = findings.ranked[0], findings.metric(findings.objective)
+        bounds = text.interval(metric, best.score)
+        note = f"95 %: {bounds}" if bounds != "–" else ""
+        tiles.append({"title": "Best score", "value": text.score(metric, best.score.mean), "note": note})
         runs = f"mean of {best.score.count} runs" if best.score.count > 1 else ""
-        tiles.append({"title": "Its training", "value": text.shown("train/seconds", seconds), "note": runs})
-    spent = sum(one.seconds for trial in findings.trials for one in trial.repeats)
-    tiles.append({"title": "All runs together", "value": text.duration(spent), "note": "DAG, wall time"})
+        size, seconds = (
+            text.score(COSTS[name], best.trial.mean(name)) for name in ("train/parameters", "train/seconds")
+        )
+        tiles.append({"title": "Its parameters", "value": size, "note": ""})
+        tiles.append({"title": "Its training", "value": seconds, "note": runs})
+    seconds_spent = sum(run.seconds for trial in findings.trials for run in trial.repeats)
+    tiles.append({"title": "All runs together", "value": text.duration(seconds_spent), "note": "DAG, wall time"})
     return tiles
 
 
-def _row(one: Candidate, findings: SweepComparison) -> dict[str, Any]:
+def _row(candidate: Candidate, findings: SweepComparison) -> dict[str, Any]:
     """A row of the leaderboard."""
-    trial, name, test = one.trial, findings.objective, tested(findings)
-    shown = {
-        "rank": one.rank,
+    trial, metric, test = candidate.trial, findings.metric(findings.objective), tested(findings)
+    row = {
+        "rank": candidate.rank,
         "trial": trial.number,
         "setting": findings.setting(trial.number),
-        "score": text.shown(name, one.score.mean),
-        "deviation": text.deviation(name, one.score),
-        "interval": text.spread(name, one.score),
-        "gap": text.gap(name, one.gap),
-        "how": "" if one.gap is None else one.gap.how,
-        "verdict": one.verdict,
-        "mood": MOOD[one.verdict],
-        "test": text.shown(test, trial.mean(test)),
-        "fronts": one.fronts,
-        "others": [text.shown(other, trial.mean(other)) for other in more_objectives(findings)],
+        "score": text.score(metric, candidate.score.mean),
+        "deviation": text.deviation(metric, candidate.score),
+        "interval": text.interval(metric, candidate.score),
+        "gap": text.difference(metric, candidate.gap),
+        "how": "" if candidate.gap is None else candidate.gap.how,
+        "verdict": candidate.verdict,
+        "mood": MOOD[candidate.verdict],
+        "test": text.score(findings.metric(test), trial.mean(test)),
+        "fronts": candidate.fronts,
+        "others": [text.score(findings.metric(name), trial.mean(name)) for name in more_objectives(findings)],
     }
-    for cost in ("train/seconds", "train/parameters"):
-        shown[cost.partition("/")[2]] = text.shown(cost, trial.mean(cost))
-    return shown
-
-
-def _pair(one: Candidate, counts: dict[str, int]) -> dict[str, Any]:
-    return {"trial": one.trial.number, **counts}
+    return row | {cost.name: text.score(cost, trial.mean(name)) for name, cost in COSTS.items()}
 
 
 def _other(trial: Trial, findings: SweepComparison) -> dict[str, Any]:
     """A row of those that did not finish."""
     last = (trial.error.strip().splitlines() or [""])[-1].removeprefix(" ".join(trial.overrides) + ": ")
-    logs = [findings.sweep.place(trial.number) / f"r{one.repeat}" / "log.txt" for one in trial.repeats]
+    logs = [findings.sweep.place(trial.number) / f"r{run.repeat}" / "log.txt" for run in trial.repeats]
     logs = [path for path in logs if path.exists()]
-    place = str(logs[-1].relative_to(findings.sweep.folder)) if logs else ""
+    log = str(logs[-1].relative_to(findings.sweep.folder)) if logs else ""
     setting = findings.setting(trial.number)
-    return {"trial": trial.number, "state": trial.state, "setting": setting, "error": last, "log": place}
+    return {"trial": trial.number, "state": trial.state, "setting": setting, "error": last, "log": log}
 
 
 def table(findings: SweepComparison) -> pd.DataFrame:
     """All trials with all that was measured of them, for table.csv."""
     rows = []
-    places = {one.trial.number: one for one in findings.ranked}
+    candidates = {candidate.trial.number: candidate for candidate in findings.ranked}
     for trial in [*findings.finished, *findings.others]:
-        one = places.get(trial.number)
-        row: dict[str, Any] = {"rank": one.rank if one else None, "trial": trial.number, "state": trial.state}
+        candidate = candidates.get(trial.number)
+        row: dict[str, Any] = {
+            "rank": candidate.rank if candidate else None,
+            "trial": trial.number,
+            "state": trial.state,
+        }
         row |= {axis.key: axis.values.get(trial.number) for axis in findings.axes}
-        if one is not None:
-            score, gap = one.score, one.gap
+        if candidate is not None:
+            score, gap = candidate.score, candidate.gap
             row |= {"repeats": score.count, findings.objective: score.mean, "deviation": score.deviation}
-            row |= {"low": score.low, "high": score.high, "verdict": one.verdict}
+            row |= {"low": score.low, "high": score.high, "verdict": candidate.verdict}
             row |= {"gap": gap.mean, "gap_low": gap.low, "gap_high": gap.high} if gap else {}
         names = sorted({name for run in trial.repeats for name in run.metrics if name.count("/") == 1})
         row |= {name: trial.mean(name) for name in names}

@@ -6,22 +6,25 @@ import math
 
 from stillframe.evaluation.comparison import SAME, UNKNOWN, WORSE, Difference, Spread
 from stillframe.reporting import text
-from stillframe.sweeps.comparison.candidates import Candidate, SweepComparison, is_share
+from stillframe.sweeps.comparison.candidates import Candidate, SweepComparison
 from stillframe.sweeps.comparison.figures import title_of
+from stillframe.sweeps.settings import COSTS
+from stillframe.tasks.base import Metric
 
 FEW_REPEATS = 4
 LONG_S = 7200
 LONG_SETTING = 50  # letters; a longer one stands below the headline
+SECONDS, PARAMETERS = COSTS.values()
 CLOSE = 0.01  # of a score: nearer to the best than that, cost may decide
 
 
-def shown(objective: str, value: float | None) -> str:
+def score(metric: Metric, value: float | None) -> str:
     """A score or cost as text; a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
-    if objective == "train/parameters":
+    if metric == PARAMETERS:
         return f"{value:,.0f}"
-    return duration(value) if objective == "train/seconds" else text.shown(value, is_share(objective))
+    return duration(value) if metric == SECONDS else text.score(value, metric.percent)
 
 
 def duration(seconds: float) -> str:
@@ -29,34 +32,33 @@ def duration(seconds: float) -> str:
     return text.duration(seconds) if seconds < LONG_S else f"{seconds / 3600:.1f} h"
 
 
-def spread(objective: str, given: Spread) -> str:
-    """Its 95 % interval."""
-    if not math.isfinite(given.low):
+def interval(metric: Metric, spread: Spread) -> str:
+    """The 95 % interval of a score or cost."""
+    if not math.isfinite(spread.low):
         return "–"
-    if is_share(objective) or objective.startswith("val/"):
-        return text.interval((given.low, given.high), is_share(objective))
-    return f"{shown(objective, given.low)} to {shown(objective, given.high)}"
+    if metric in COSTS.values():
+        return f"{score(metric, spread.low)} to {score(metric, spread.high)}"
+    return text.interval((spread.low, spread.high), metric.percent)
 
 
-def deviation(objective: str, given: Spread) -> str:
+def deviation(metric: Metric, spread: Spread) -> str:
     """The standard deviation over the repeats, "" for a single one."""
-    if not math.isfinite(given.deviation):
+    if not math.isfinite(spread.deviation):
         return ""
-    return f"± {100 * given.deviation:.1f}" if is_share(objective) else f"± {given.deviation:.3g}"
+    return f"± {100 * spread.deviation:.1f}" if metric.percent else f"± {spread.deviation:.3g}"
 
 
-def gap(objective: str, given: Difference | None) -> str:
+def difference(metric: Metric, gap: Difference | None) -> str:
     """A difference with its interval: "−2.1 [−3.0, −1.2]", in points where scores are percentages."""
-    if given is None or math.isnan(given.mean):
+    if gap is None or math.isnan(gap.mean):
         return "–"
-    scale, digits = (100.0, 1) if is_share(objective) else (1.0, 0 if objective == "train/parameters" else 3)
+    scale, digits = (100.0, 1) if metric.percent else (1.0, 0 if metric == PARAMETERS else 3)
 
-    def one(value: float) -> str:
+    def signed(value: float) -> str:
         text = f"{scale * value:+,.{digits}f}"
         return text.replace("-", "−") if float(text.replace(",", "")) else text[1:]
 
-    inside = f" [{one(given.low)}, {one(given.high)}]" if given.low < given.high else ""
-    return one(given.mean) + inside
+    return signed(gap.mean) + (f" [{signed(gap.low)}, {signed(gap.high)}]" if gap.low < gap.high else "")
 
 
 def headline(findings: SweepComparison) -> str:
@@ -64,14 +66,15 @@ def headline(findings: SweepComparison) -> str:
     if not findings.ranked:
         return "No trial of this sweep has finished."
     best, repeats = findings.ranked[0], findings.sweep.facts["repeats"]
-    inside = spread(findings.objective, best.score)
-    told = f" (95 %: {inside})" if inside != "–" else ""
+    metric = findings.metric(findings.objective)
+    bounds = interval(metric, best.score)
+    bounds = f" (95 %: {bounds})" if bounds != "–" else ""
     runs = f", mean of {best.score.count} runs" if repeats > 1 else ""
     setting = findings.setting(best.trial.number)
     named = f", {setting}" if len(setting) <= LONG_SETTING else ""
     return (
         f"Best of {len(findings.ranked)}: trial {best.trial.number}{named}: "
-        f"{title_of(findings.objective)} {shown(findings.objective, best.score.mean)}{told}{runs}."
+        f"{title_of(findings, findings.objective)} {score(metric, best.score.mean)}{bounds}{runs}."
     )
 
 
@@ -82,7 +85,7 @@ def verdict(findings: SweepComparison) -> tuple[str, str]:
         return "bad", "There is nothing to choose from: see why below."
     if not others:
         return "doubt", "There is no other finished trial to compare it with."
-    count = {kind: sum(one.verdict == kind for one in others) for kind in (WORSE, SAME, UNKNOWN)}
+    count = {kind: sum(other.verdict == kind for other in others) for kind in (WORSE, SAME, UNKNOWN)}
     if count[WORSE] == len(others):
         return "good", "Better than every other finished setting, beyond chance."
     if count[SAME] == len(others):
@@ -97,23 +100,23 @@ def cheapest(findings: SweepComparison) -> str:
     """Which of those close to the best, and not shown to be worse, costs least; "" where there is no choice."""
     if not findings.ranked:
         return ""
-    best = findings.ranked[0].score.mean
-    margin = CLOSE if is_share(findings.objective) else CLOSE * abs(best)
+    best, percent = findings.ranked[0].score.mean, findings.metric(findings.objective).percent
+    margin = CLOSE if percent else CLOSE * abs(best)
     near = [
-        one
-        for one in findings.ranked
-        if one.verdict not in (WORSE, UNKNOWN) and abs(one.score.mean - best) <= margin + 1e-12
+        candidate
+        for candidate in findings.ranked
+        if candidate.verdict not in (WORSE, UNKNOWN) and abs(candidate.score.mean - best) <= margin + 1e-12
     ]
     if len(near) < 2:
         return ""
-    names = ("train/parameters", "train/seconds")
 
-    def spent(one: Candidate) -> tuple[float, ...]:
-        return tuple(one.trial.mean(name) if math.isfinite(one.trial.mean(name)) else math.inf for name in names)
+    def cost(candidate: Candidate) -> tuple[float, ...]:
+        values = [candidate.trial.mean(name) for name in ("train/parameters", "train/seconds")]
+        return tuple(value if math.isfinite(value) else math.inf for value in values)
 
-    least = min(near, key=spent)
-    size, seconds = (shown(name, least.trial.mean(name)) for name in names)
-    within = "1 point" if is_share(findings.objective) else "1 %"
+    least = min(near, key=cost)
+    size, seconds = (score(COSTS[name], least.trial.mean(name)) for name in ("train/parameters", "train/seconds"))
+    within = "1 point" if percent else "1 %"
     whom = (
         "the best itself" if least.rank == 1 else f"trial {least.trial.number} ({findings.setting(least.trial.number)})"
     )
