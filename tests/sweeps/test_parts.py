@@ -217,7 +217,7 @@ def test_each_slot_has_one_holder(checkout: Path) -> None:
 
 
 def test_a_clone_that_a_crash_left_half_made_is_made_anew(checkout: Path) -> None:
-    half = checkout / worktree.PLACE / "slot-0"
+    half = checkout / worktree.FOLDER / "slot-0"
     half.mkdir(parents=True)
     (half / "rest").touch()
     with worktree.take(checkout, 1) as one:
@@ -249,7 +249,7 @@ def guarded(tmp_path: Path, limit: str = "0") -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "stillframe.sweeps.process_guard", limit, str(os.getpid()), "--"]
     process = subprocess.Popen([*command, sys.executable, "-c", SLEEPERS, str(tmp_path / "up")])
     deadline = time.monotonic() + 60
-    while not (tmp_path / "up").exists():
+    while not (tmp_path / "up").exists() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return process

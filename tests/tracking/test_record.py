@@ -154,9 +154,9 @@ def test_a_server_that_goes_away_midway_gets_the_rest_when_it_is_back(tmp_path, 
 
 FRESH = """
 import sys
-from stillframe.config import Tracking
-from stillframe.tracking.record import Record
-record = Record(sys.argv[1], Tracking("made", None, 5.0, 60.0), uri=sys.argv[2])
+from stillframe.config import TrackingConfig
+from stillframe.tracking.record import RunRecord
+record = RunRecord(sys.argv[1], TrackingConfig("made", None, 5.0, 60.0), uri=sys.argv[2])
 record.metrics({"a": 1.0})
 print(record.close())
 """

@@ -1,4 +1,4 @@
-"""From values to sections: `params.yaml` says everything, and nothing that is not known.
+"""Reads sections of `params.yaml` into frozen dataclasses, and explains what does not fit.
 
 `conf/` is composed into `params.yaml` by the first stage; every other stage reads the sections it needs from there.
 An unknown, missing or ill-typed key is an error that names the key and the nearest right one.
@@ -39,21 +39,21 @@ TYPES: dict[str, Any] = {  # the sections of params.yaml
 }
 
 
-def nearest(word: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """A hint for an error message: the nearest of `names`, or all of them when none is near."""
     names = sorted(names)
-    lower = {name.lower(): name for name in reversed(names)}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    lower = {candidate.lower(): candidate for candidate in reversed(names)}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     if close:
         return f"did you mean {lower[close[0]]!r}?"
     return "known: " + ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
 
 
 def _keys_at(kind: Any, location: tuple[Any, ...]) -> list[str]:
-    """The keys that a section knows at a place inside it."""
+    """The keys of the dataclass `kind`, or of the section inside it that `location` leads to."""
     for part in location:
-        known = get_type_hints(kind).get(part) if is_dataclass(kind) else None
-        kind = next((one for one in (known, *get_args(known)) if is_dataclass(one)), None)
+        hint = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+        kind = next((inner for inner in (hint, *get_args(hint)) if is_dataclass(inner)), None)
     return [field.name for field in fields(kind)] if is_dataclass(kind) else []
 
 
@@ -61,19 +61,21 @@ def _explain(section: str, kind: Any, error: ValidationError, origin: str) -> st
     """One line a fault: file, key, value, nearest right name."""
     lines = []
     for fault in error.errors(include_url=False):
-        place = tuple(part for part in fault["loc"] if not (isinstance(part, str) and part[:1].isupper()))
-        key = ".".join([section, *map(str, place)])
+        # pydantic's location also names the types of a union it tried, and marks the keys of a dict.
+        location = tuple(part for part in fault["loc"] if part != "[key]" and not str(part)[:1].isupper())
+        key = ".".join(map(str, (section, *location) if section else location))
+        value = f"{key} = {fault['input']!r}"
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            hint = nearest(str(place[-1]), _keys_at(kind, place[:-1]))
-            lines.append(f"{origin}: unknown key {key} = {fault['input']!r}: {hint}")
+            line = f"unknown key {value}: {nearest(str(location[-1]), _keys_at(kind, location[:-1]))}"
         elif fault["type"] in ("missing", "missing_argument"):
-            lines.append(f"{origin}: {key} is missing")
+            line = f"{key} is missing"
         elif fault["type"] == "literal_error":
-            options = [word.strip("'") for word in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-            lines.append(f"{origin}: {key} = {fault['input']!r}: {nearest(str(fault['input']), options)}")
+            options = [option.strip("'") for option in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+            line = f"{value}: {nearest(str(fault['input']), options)}"
         else:
-            lines.append(f"{origin}: {key} = {fault['input']!r}: {fault['msg']}")
-    return "\n".join(lines)
+            line = f"{value}: {fault['msg']}"
+        lines.append(f"{origin}: {line}" if origin else line)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def build(section: str, values: Any, origin: str = str(PARAMS)) -> Any:
@@ -86,9 +88,20 @@ def build(section: str, values: Any, origin: str = str(PARAMS)) -> Any:
 
 
 def checked(section: str, kind: Any, values: Any, origin: str) -> Any:
-    """Values as a strict dataclass that need not be a section of params.yaml (ValueError as in `build`)."""
+    """Values as a strict dataclass, which need not be a section of params.yaml.
+
+    Args:
+        section: what stands before the keys in an error; "" for a file that is the section.
+        kind: the dataclass, or a plain type.
+        values: as YAML has them.
+        origin: the file, for an error; "" for none.
+
+    Raises:
+        ValueError: as of `build`.
+    """
+    adapter = TypeAdapter(kind, config=None if is_dataclass(kind) else STRICT)
     try:
-        return TypeAdapter(kind, config=None if is_dataclass(kind) else STRICT).validate_json(json.dumps(values))
+        return adapter.validate_json(json.dumps(values, default=str))  # dates, which no section has
     except ValidationError as error:
         raise ValueError(_explain(section, kind, error, origin)) from None
 
@@ -135,24 +148,24 @@ def check_all(values: dict[str, Any], origin: str) -> None:
         raise ValueError("\n".join(faults))
 
 
-def _named(policy: list[Any]) -> set[str]:
+def _transform_names(policy: list[Any]) -> set[str]:
     """The transforms of a policy that can come to pass, those inside OneOf and its kin included."""
-    found: set[str] = set()
+    names: set[str] = set()
     for entry in policy:
         for name, arguments in entry.items():
             if arguments.get("p") != 0:
-                found |= {name} | _named(arguments.get("transforms") or [])
-    return found
+                names |= {name} | _transform_names(arguments.get("transforms") or [])
+    return names
 
 
 def cautions(values: dict[str, Any]) -> list[str]:
     """What a checked configuration permits and hardly anybody means, one line each.
 
-    So far: a policy that turns pictures upside down, for data that do not say that they have no up and no down. It is
+    So far: a policy that turns images upside down, for data that do not say that they have no up and no down. It is
     what `data=folder` inherits from the demo when no `augment` is named with it.
     """
     data, augment = values["data"], values["augment"]
-    turning = sorted(_named(augment["offline"] + augment["online"]) & TURNING)
+    turning = sorted(_transform_names(augment["offline"] + augment["online"]) & TURNING)
     if not turning or data["symmetry"] == "d4":
         return []
     return [

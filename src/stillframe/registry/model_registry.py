@@ -1,24 +1,29 @@
-"""The registered model in MLflow: its versions, the alias `champion`, and who held it when."""
+"""The registered model in MLflow: how a version is made, the alias `champion`, and which version had it when.
+
+A version is the weights of a run and, where there is an exported file, that file in the form that MLflow serves.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stillframe.config import TrackingConfig
-from stillframe.registry import mlflow_versions
-from stillframe.tracking.writer import connect
+from stillframe.serving import mlflow_flavor
+from stillframe.tracking.writer import FILE, connect
 
 ALIAS = "champion"
 LOG = "stillframe.champions"  # tag of the registered model: one line for each time that the alias was given
 LONGEST = 60  # lines of it; MLflow keeps 5,000 characters of a tag
 DIGEST, EVIDENCE, GATE, VERDICT = (
-    f"stillframe.{word}" for word in ("digest", "evidence", "gate", "gate.verdict")
+    f"stillframe.{tag}" for tag in ("digest", "evidence", "gate", "gate.verdict")
 )  # tags of a version; the last two also of its run
 SOURCE = "stillframe.source"
 LONGEST_TAG = 4900
+WEIGHTS = ("model.safetensors", "model.json")  # under model/ of a run's artifacts; no pickle among them
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,11 @@ class ModelRegistry:
             self.client.search_registered_models(max_results=1)
         except Exception as error:  # MLflow raises what its stores and its network raise
             raise ValueError(f"MLflow at {uri} does not answer: {' '.join(str(error).split())[:300]}") from error
+        self._filter = f"name = '{name}'" if "'" not in name else f'name = "{name}"'
 
     def model(self) -> Any | None:
         """The registered model; None: no version was ever registered."""
-        return mlflow_versions.find(self.client, self.name)
+        return next(iter(self.client.search_registered_models(self._filter)), None)
 
     def champion(self) -> Any | None:
         """The version that holds the alias; None: none does."""
@@ -70,25 +76,54 @@ class ModelRegistry:
         try:
             return self.client.get_model_version(self.name, number)
         except MlflowException:
-            known = ", ".join(sorted((str(one.version) for one in self.versions()), key=int)) or "none"
-            raise ValueError(f"{self.name} has no version {number}: there are {known}") from None
+            numbers = ", ".join(sorted((str(version.version) for version in self.versions()), key=int)) or "none"
+            raise ValueError(f"{self.name} has no version {number}: there are {numbers}") from None
 
     def versions(self) -> list[Any]:
         """All versions."""
-        return mlflow_versions.versions_of(self.client, self.name)
+        return list(self.client.search_model_versions(self._filter))
 
-    def register(self, run_id: str, digest: str, trained: Path, exported: Path, tags: dict[str, str]) -> str:
-        """Make the model of a run a version, or find the one that it is; its number.
+    def has_weights(self, run_id: str) -> bool:
+        """Whether a run's artifacts hold the model (MlflowException: no such run)."""
+        return {Path(file.path).name for file in self.client.list_artifacts(run_id, "model")} >= set(WEIGHTS)
 
-        Weights, answers and exported file make a version (`digest`): a run with another threshold is another one.
+    def register(
+        self, run_id: str, *, trained: Path, exported: Path, tags: dict[str, str], same: Callable[[Any], bool], by: str
+    ) -> str:
+        """Make the model of a run a version, or find the version that it already is; its number.
+
+        Args:
+            run_id: of the run that the version belongs to. One without the weights gets them (a trial whose training
+                came from DVC's cache).
+            trained: artifacts/train.
+            exported: the exported file, which need not be there. With it the version is what `mlflow models serve`
+                takes, and the tag `stillframe.file` names the file among the run's artifacts.
+            tags: of the version.
+            same: whether an existing version is this model.
+            by: the command, for the description of a new registered model.
+
+        Raises:
+            ValueError: the file is not one that stillframe exported. Else what MLflow raises.
         """
-        number = next((str(one.version) for one in self.versions() if _is(one, run_id, digest)), None)
-        if number is None:
-            place: dict[str, Any] = {"trained": trained, "exported": exported}
-            number = mlflow_versions.create(self.client, self.name, run_id, **place, by="stillframe gate", tags={})
-        for key, value in {**tags, DIGEST: digest}.items():
-            self.client.set_model_version_tag(self.name, number, key, str(value)[:LONGEST_TAG])
-        return number
+        tags = {key: str(value)[:LONGEST_TAG] for key, value in tags.items()}
+        number = next((str(version.version) for version in self.versions() if same(version)), None)
+        if number is not None:
+            for key, value in tags.items():
+                self.client.set_model_version_tag(self.name, number, key, value)
+            return number
+        if self.model() is None:
+            self.client.create_registered_model(self.name, description=f"by `{by}`: safetensors and model.json")
+
+        # The version's source lies among the artifacts of its run: the servable form if there is one.
+        if not self.has_weights(run_id):
+            for file in WEIGHTS:
+                self.client.log_artifact(run_id, str(trained / file), "model")
+        folder = "model"
+        if exported.is_file():
+            folder = mlflow_flavor.log(self.client, run_id, exported)
+            tags[FILE] = f"{folder}/artifacts/{exported.name}"
+        source = f"{self.client.get_run(run_id).info.artifact_uri}/{folder}"
+        return str(self.client.create_model_version(self.name, source, run_id, tags=tags).version)
 
     def log(self) -> list[Promotion]:
         """Who got the alias when, oldest first."""
@@ -97,11 +132,11 @@ class ModelRegistry:
         return [Promotion(*line.split(" ", 2)) for line in lines if line.count(" ") >= 2]
 
     def give(self, version: str, how: str) -> None:
-        """Give the alias to a version and write it down; one that was set by hand meanwhile is written down, too."""
+        """Give the alias to a version and log that; an alias that was set by hand meanwhile is logged, too."""
         log, now = self.log(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        held = self.champion()
-        if held is not None and line_of(log)[-1:] != [str(held.version)]:
-            log.append(Promotion(now, str(held.version), "hand"))
+        champion = self.champion()
+        if champion is not None and line_of(log)[-1:] != [str(champion.version)]:
+            log.append(Promotion(now, str(champion.version), "hand"))
         log.append(Promotion(now, version, how))
         self.client.set_registered_model_alias(self.name, ALIAS, version)
         self.client.set_registered_model_tag(self.name, LOG, "\n".join(map(str, log[-LONGEST:])))
@@ -112,33 +147,28 @@ class ModelRegistry:
         Raises:
             ValueError: there is no champion, or there was none before it.
         """
-        held = self.champion()
-        if held is None:
+        champion = self.champion()
+        if champion is None:
             raise ValueError(f"{self.name} has no champion at {self.uri}: there is nothing to roll back")
-        alive = {str(one.version) for one in self.versions()}
-        line = [version for version in line_of(self.log()) if version in alive and version != str(held.version)]
-        if not line:
+        existing = {str(version.version) for version in self.versions()} - {str(champion.version)}
+        earlier = [number for number in line_of(self.log()) if number in existing]
+        if not earlier:
             raise ValueError(
-                f"{self.name}: version {held.version} is the first champion: name the version to go back to, "
+                f"{self.name}: version {champion.version} is the first champion: name the version to go back to, "
                 "`stillframe gate --rollback VERSION`"
             )
-        return line[-1]
-
-
-def _is(known: Any, run_id: str, digest: str) -> bool:
-    """Whether a version is this model; one that `stillframe promote` registered has no digest yet."""
-    return bool(known.run_id == run_id and known.tags.get(DIGEST, digest) == digest)
+        return earlier[-1]
 
 
 def line_of(log: list[Promotion]) -> list[str]:
-    """The line of champions, the present one last: a rollback takes those after its version away.
+    """The champions in their order, the present one last: a rollback takes those after its version away.
 
     So two rollbacks go back by two, and do not swing between the last ones.
     """
     line: list[str] = []
-    for one in log:
-        if one.how == "rollback" and one.version in line:
-            del line[len(line) - line[::-1].index(one.version) :]
-        elif line[-1:] != [one.version]:
-            line.append(one.version)
+    for promotion in log:
+        if promotion.how == "rollback" and promotion.version in line:
+            del line[len(line) - line[::-1].index(promotion.version) :]
+        elif line[-1:] != [promotion.version]:
+            line.append(promotion.version)
     return line

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from stillframe import config
 from stillframe.config import TrackingConfig
 from stillframe.sweeps.store import Repeat, Sweep, Trial
@@ -151,7 +153,7 @@ class SweepRun:
         for run in self.client.search_runs([place], words):
             tags = run.data.tags
             mine = tags.get("stillframe.host") == platform.node() and "stillframe.trial" in tags
-            if mine and not Path(f"/proc/{tags['stillframe.pid']}").exists():
+            if mine and not psutil.pid_exists(int(tags["stillframe.pid"])):
                 self.client.set_tag(run.info.run_id, "stillframe.state", "stopped")
                 self.client.set_terminated(run.info.run_id, "KILLED")
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stillframe.paths import SOURCE, TRAIN
+from stillframe import config
+from stillframe.paths import EXPORT, SOURCE, TRAIN, read_json
+from stillframe.registry.model_registry import ModelRegistry
 from stillframe.stages.compose import link_source
-from stillframe.sweeps import register
 from stillframe.sweeps.git_snapshot import RESULTS, GitError, git
 from stillframe.sweeps.store import Repeat, Sweep, Trial
 
@@ -42,7 +44,7 @@ def promote(sweep: Sweep, word: str, repeat: int, name: str | None) -> tuple[Tri
     link_source(values["data"]["path"], root / SOURCE)
     model = name or str(values["data"]["name"])
     try:
-        version = register.register(sweep, trial, one, values, root / TRAIN, model)
+        version = register(sweep, trial, one, values, root / TRAIN, model)
     except Exception as error:  # MLflow raises what its stores and its network raise
         raise ValueError(
             f"the checkout has trial {trial.number} now, but MLflow at {sweep.facts['tracking_uri']} did not take its "
@@ -137,3 +139,52 @@ def _apply(root: Path, experiment: str) -> None:
     if answer.returncode:
         last = (answer.stderr.strip() or answer.stdout.strip()).splitlines()[-1:]
         raise ValueError(f"dvc exp apply {experiment}: {' '.join(last)}")
+
+
+def register(sweep: Sweep, trial: Trial, repeat: Repeat, values: dict[str, Any], trained: Path, name: str) -> str:
+    """Make the model of a trial's run a version of the registered model `name`; the version.
+
+    Args:
+        sweep: of the trial.
+        trial: the trial.
+        repeat: its run. A run that is registered already keeps its version.
+        values: composed parameters of the run.
+        trained: artifacts/train of the checkout; the exported file is searched in artifacts/export beside it.
+        name: of the registered model.
+
+    Raises:
+        ValueError: the trial has no MLflow run. Else what MLflow raises.
+    """
+    from mlflow.exceptions import MlflowException
+
+    tracking = config.build("tracking", values["tracking"])
+    registry = ModelRegistry(sweep.facts["tracking_uri"], tracking, name)
+    tags = {
+        "stillframe.sweep": sweep.facts["name"],
+        "stillframe.trial": str(trial.number),
+        "stillframe.repeat": str(repeat.repeat),
+        "stillframe.run": repeat.run_id or "none",
+        "stillframe.setting": " ".join(trial.overrides)[:4000],
+        "dvc.experiment": str(repeat.experiment),
+        "git.commit": str(repeat.commit),
+    }
+    tags |= {key: f"{value:.6g}" for key, value in repeat.metrics.items() if key.count("/") == 1}
+
+    # The run whose artifacts hold the model: the trial's own or, where the training came from the cache, the one that
+    # trained. Where neither has it, `registry` sends `trained` to the trial's own.
+    for run_id in (repeat.run_id, read_json(trained / "run.json").get("run_id")):
+        with suppress(MlflowException):  # a run of another store, or one that was deleted
+            if run_id and registry.has_weights(run_id):
+                break
+    else:
+        run_id = repeat.run_id
+    if not run_id:
+        raise ValueError("the trial has no MLflow run, because the server was away while it ran")
+    return registry.register(
+        run_id,
+        trained=trained,
+        exported=trained.parent / EXPORT.name / "model.onnx",
+        tags=tags,
+        same=lambda version: version.tags.get("git.commit") == repeat.commit,
+        by="stillframe promote",
+    )

@@ -17,7 +17,7 @@ from stillframe.paths import EVALUATE, PARAMS, SOURCE, TRAIN, VALIDATE, read_jso
 from stillframe.stages.compose import link_source
 from stillframe.sweeps import mlflow_record
 from stillframe.sweeps.store import Repeat, Sweep
-from stillframe.sweeps.worktree import Worktree, alone, environment, guarded
+from stillframe.sweeps.worktree import Worktree, alone, environment, run_guarded
 from stillframe.training.trial_pruning import PRUNED
 
 UPSTREAM = ("task", "seed", "data", "augment")  # parameters of the stages before `train`
@@ -106,8 +106,8 @@ def _run(
     dvc = [sys.executable, "-m", "dvc", "repro"]
     with alone(sweep.folder / "upstream", upstream[:16]) as first:
         if first and sweep.facts["parallel"] > 1:
-            _check(guarded(slot, [*dvc, "augment"], env, log, sweep.facts["timeout_s"] or 0), slot, log)
-    _check(guarded(slot, [*dvc, sweep.facts["until"]], env, log, sweep.facts["timeout_s"] or 0), slot, log)
+            _check(run_guarded(slot, [*dvc, "augment"], env, log, sweep.facts["timeout_s"] or 0), slot, log)
+    _check(run_guarded(slot, [*dvc, sweep.facts["until"]], env, log, sweep.facts["timeout_s"] or 0), slot, log)
     for source, target in KEPT.items():
         if (slot.folder / source).exists() and not (source.parent == EVALUATE and sweep.facts["until"] == "validate"):
             shutil.copyfile(slot.folder / source, folder / target)

@@ -7,7 +7,6 @@ search was killed is run again under its own number, so that its finished repeat
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import platform
@@ -22,10 +21,10 @@ from hydra.core.utils import JobReturn
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stillframe.config import STRICT, nearest
+from stillframe.config import STRICT, checked, nearest
 from stillframe.sweeps import search_space as spaces
 from stillframe.sweeps.search_space import SearchSpace
 from stillframe.sweeps.settings import MANY, OWN
@@ -99,15 +98,12 @@ def read(sweeper: dict[str, Any]) -> SearchConfig:
     try:
         resolved: Any = OmegaConf.to_container(OmegaConf.create(sweeper), resolve=True)
         values = {key: value for key, value in resolved.items() if key != "_target_"}
-        given: SearchConfig = TypeAdapter(SearchConfig).validate_json(json.dumps(values))
     except OmegaConfBaseException as error:
         raise ValueError(f"hydra.sweeper: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        hint = explain([f"hydra.sweeper.{key}="]) or f"hydra.sweeper.{key} = {fault.get('input')!r}: {fault['msg']}"
-        raise ValueError(hint) from None
-    return given
+    if problem := explain([f"hydra.sweeper.{key}=" for key in values]):
+        raise ValueError(problem)
+    config: SearchConfig = checked("hydra.sweeper", SearchConfig, values, origin="")
+    return config
 
 
 def explain(words: list[str]) -> str:

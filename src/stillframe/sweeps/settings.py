@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stillframe.config import STRICT, AtLeast0, nearest
+from stillframe.config import STRICT, AtLeast0, checked, nearest
 from stillframe.paths import CONF
 from stillframe.tasks import find_task
 from stillframe.tasks.base import Metric, Task
@@ -70,16 +70,8 @@ def build(values: dict[str, Any], origin: str = f"{CONF}/sweep.yaml") -> SweepSe
         ValueError: an unknown or ill-typed key, an objective of the test split or one that the task does not have,
             directions that do not fit.
     """
-    given = {"seeds": values.get("seeds"), "folds": values.get("folds"), **values.get("sweep", {})}
-    try:
-        settings: SweepSettings = TypeAdapter(SweepSettings).validate_json(json.dumps(given))
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        known = (
-            nearest(key, SweepSettings.__dataclass_fields__) if fault["type"].startswith("unexpected") else fault["msg"]
-        )
-        raise ValueError(f"{origin}: sweep.{key} = {fault.get('input')!r}: {known}") from None
+    section = {"seeds": values.get("seeds"), "folds": values.get("folds"), **values.get("sweep", {})}
+    settings: SweepSettings = checked("sweep", SweepSettings, section, origin)
     task = find_task(values["task"])
     for objective in settings.objectives:
         split, _, metric = objective.partition("/")

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
+
+import psutil
 
 from stillframe.sweeps.process_guard import GRACE_S
 from stillframe.sweeps.store import Sweep, Trial
@@ -106,7 +107,6 @@ def alive(trial: Trial) -> bool:
     if trial.host != platform.node():
         return False
     try:
-        stat = Path(f"/proc/{trial.pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
+        return bool(psutil.Process(trial.pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"

@@ -1,9 +1,8 @@
-"""Slots: checkouts that trials take turns in. They share git's objects and DVC's cache with the user's checkout."""
+"""Worktrees: clones that trials take turns in. They share git's objects and DVC's cache with the user's checkout."""
 
 from __future__ import annotations
 
 import configparser
-import fcntl
 import os
 import shutil
 import subprocess
@@ -14,15 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from stillframe.sweeps.git_snapshot import git, someone
 
-PLACE = Path(".work/sweep")
+FOLDER = Path(".work/sweep")
 POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Worktree:
-    """One checkout, held by one trial at a time."""
+    """One clone, used by one trial at a time."""
 
     number: int
     folder: Path
@@ -55,7 +56,7 @@ def cache_of(root: Path) -> Path:
     return root / ".dvc" / "cache"
 
 
-def _make(folder: Path, root: Path) -> None:
+def _clone(folder: Path, root: Path) -> None:
     """Clone the checkout. What a crash left half-made is made anew."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,21 +73,24 @@ def _make(folder: Path, root: Path) -> None:
 
 @contextmanager
 def take(root: Path, slots: int) -> Iterator[Worktree]:
-    """A slot that no other process holds; waits until one is free. The system lets go of it when the process dies."""
-    place = root / PLACE
-    place.mkdir(parents=True, exist_ok=True)
+    """A worktree that no other process uses; waits until one is free. Its lock is gone when the process dies."""
+    folder = root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     while True:
         for number in range(slots):
-            with (place / f"slot-{number}.lock").open("a") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                folder = place / f"slot-{number}"
-                if not (folder / ".ready").exists():
-                    _make(folder, root)
-                yield Worktree(number, folder, root)
+            lock = FileLock(folder / f"slot-{number}.lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            try:
+                worktree = Worktree(number, folder / f"slot-{number}", root)
+                if not (worktree.folder / ".ready").exists():
+                    _clone(worktree.folder, root)
+                yield worktree
                 return
+            finally:
+                lock.release()
         time.sleep(POLL_S)
 
 
@@ -94,15 +98,14 @@ def take(root: Path, slots: int) -> Iterator[Worktree]:
 def alone(folder: Path, key: str) -> Iterator[bool]:
     """True for the first that comes with `key` while it works; the others wait, and then get False.
 
-    Two slots that need the same upstream result at the same moment would both compute it.
+    Two trials that need the same upstream result at the same moment would both compute it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / f"{key}.done"
     if done.exists():
         yield False
         return
-    with (folder / f"{key}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / f"{key}.lock"):
         if done.exists():
             yield False
             return
@@ -110,10 +113,10 @@ def alone(folder: Path, key: str) -> Iterator[bool]:
         done.touch()
 
 
-def environment(slot: Worktree, gpus: str | None, threads: int, extra: dict[str, str]) -> dict[str, str]:
-    """For the processes of a trial: the slot's own code, its devices, its share of the cores."""
+def environment(worktree: Worktree, gpus: str | None, threads: int, extra: dict[str, str]) -> dict[str, str]:
+    """For the processes of a trial: the worktree's own code, its devices, its share of the cores."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
-    env["PYTHONPATH"] = os.pathsep.join([str(slot.folder / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env["PYTHONPATH"] = os.pathsep.join([str(worktree.folder / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     env["STILLFRAME_THREADS"] = str(threads)
     if gpus is not None:
@@ -121,11 +124,13 @@ def environment(slot: Worktree, gpus: str | None, threads: int, extra: dict[str,
     return env | extra
 
 
-def guarded(slot: Worktree, command: list[str], env: dict[str, str], log: Path, timeout_s: float) -> int:
-    """Run a command in the slot, output to `log`; its exit code. Nothing of it outlives this process."""
-    words = [sys.executable, "-m", "stillframe.sweeps.process_guard", str(timeout_s), str(os.getpid()), "--", *command]
+def run_guarded(worktree: Worktree, command: list[str], env: dict[str, str], log: Path, timeout_s: float) -> int:
+    """Run a command in the worktree, output to `log`; its exit code. Nothing of it outlives this process."""
+    guard = [sys.executable, "-m", "stillframe.sweeps.process_guard", str(timeout_s), str(os.getpid()), "--"]
     with log.open("ab") as file:
-        process = subprocess.Popen(words, cwd=slot.folder, env=env, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*guard, *command], cwd=worktree.folder, env=env, stdout=file, stderr=subprocess.STDOUT
+        )
         try:
             return process.wait()
         except BaseException:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from stillframe.paths import write_text
 
@@ -68,10 +69,13 @@ class Journal:
     @contextmanager
     def sending(self) -> Iterator[bool]:
         """Only one process sends at a time; yields False when another one does."""
-        with self.path.with_suffix(".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
             yield True
+        finally:
+            lock.release()

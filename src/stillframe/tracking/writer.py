@@ -9,7 +9,6 @@ It ends when its stage does, however that ends: the pipe is closed then.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+from filelock import FileLock
 
 from stillframe.config import TrackingConfig
 from stillframe.tracking.journal import Event, Journal
@@ -40,8 +41,7 @@ def connect(tracking: TrackingConfig, uri: str) -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     if not uri.startswith("sqlite:///"):
         return MlflowClient(uri)
-    with Path(uri.removeprefix("sqlite:///") + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(uri.removeprefix("sqlite:///") + ".lock"):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client

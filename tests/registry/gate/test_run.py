@@ -177,14 +177,14 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(door, monkeypatch)
     door.train(60)
     door.gate()
     door.train(10)
-    judged = run.judge.judge
+    judged = run.checks.judge
 
     def meanwhile(*arguments: Any) -> Any:
         other = door.client.create_model_version(door.name, "somewhere", door.client.create_run(door.place).info.run_id)
         door.client.set_registered_model_alias(door.name, "champion", other.version)
         return judged(*arguments)
 
-    monkeypatch.setattr(run.judge, "judge", meanwhile)
+    monkeypatch.setattr(run.checks, "judge", meanwhile)
     with pytest.raises(SystemExit, match="version 2 became the champion while version 3 was compared"):
         door.gate()
     assert door.champion() == "2"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stillframe.config import STRICT, nearest
+from stillframe.config import STRICT, checked, nearest
 from stillframe.paths import CONF
 
 FOLDER = CONF / "gate"
@@ -70,9 +69,6 @@ class GateRules:
     slices: SlicesRule | None
 
 
-SECTIONS: dict[str, Any] = {"champion": ChampionRule, "export": ExportRule, "slices": SlicesRule}
-
-
 def find(word: str) -> Path:
     """The file of rules: a path, or a name such as `strict` of conf/gate/strict.yaml.
 
@@ -99,21 +95,5 @@ def read(path: Path) -> GateRules:
         raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no rules: it needs {', '.join(field.name for field in fields(GateRules))}")
-    try:
-        rules: GateRules = TypeAdapter(GateRules).validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        lines = {_line(path, fault) for fault in error.errors(include_url=False)}
-        raise ValueError("\n".join(sorted(lines))) from None
+    rules: GateRules = checked("", GateRules, values, str(path))
     return rules
-
-
-def _line(path: Path, fault: Any) -> str:
-    """One fault: file, key, value, what to do."""
-    place = [str(part) for part in fault["loc"] if part != "[key]" and not str(part)[:1].isupper()]
-    key, kind = ".".join(place), fault["type"]
-    if kind.startswith("unexpected"):
-        known = fields(SECTIONS[place[0]] if len(place) > 1 else GateRules)
-        return f"{path}: unknown key {key} = {fault['input']!r}: {nearest(place[-1], [field.name for field in known])}"
-    if kind.startswith("missing"):
-        return f"{path}: {key} is missing"
-    return f"{path}: {key} = {fault['input']!r}: {fault['msg']}"

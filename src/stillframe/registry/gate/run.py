@@ -159,7 +159,16 @@ def _record(
     try:
         with tempfile.TemporaryDirectory() as folder:
             registry.client.log_artifacts(run_id, str(evidence.collect(Path(folder))), place)
-        version = registry.register(run_id, digest, TRAIN, evidence.SHIPPED, own)
+        # Weights, answers and file make a version: a run with another threshold is another one. A version that
+        # `stillframe promote` made has no digest yet.
+        version = registry.register(
+            run_id,
+            trained=TRAIN,
+            exported=evidence.SHIPPED,
+            tags={**own, DIGEST: digest},
+            same=lambda known: known.run_id == run_id and known.tags.get(DIGEST, digest) == digest,
+            by="stillframe gate",
+        )
         facts["version"] = version
         write_json(out, facts)
         registry.client.log_artifact(run_id, str(out), place)

@@ -16,7 +16,7 @@ from typing import Any
 from stillframe.paths import PARAMS
 from stillframe.registry.verify.record import CannotRebuild, RecordedRun
 from stillframe.sweeps.git_snapshot import GitError, git
-from stillframe.sweeps.worktree import Worktree, cache_of, environment, guarded
+from stillframe.sweeps.worktree import Worktree, cache_of, environment, run_guarded
 
 DATA_STAGES = ("fetch", "preprocess", "augment")  # whose outputs may come from DVC's cache
 NAME = "verify"  # as DVC_EXP_NAME: the stage compose leaves the recorded params.yaml alone
@@ -124,8 +124,8 @@ def repro(root: Path, recorded: RecordedRun, folder: Path, outs: list[str], stor
     env.pop("STILLFRAME_RUN", None)
     dvc = [sys.executable, "-m", "dvc"]
     if outs:
-        guarded(slot, [*dvc, "checkout", "--quiet", *outs], env, log, LONGEST_S)
-    code = guarded(slot, [*dvc, "repro", "--no-run-cache"], env, log, LONGEST_S)
+        run_guarded(slot, [*dvc, "checkout", "--quiet", *outs], env, log, LONGEST_S)
+    code = run_guarded(slot, [*dvc, "repro", "--no-run-cache"], env, log, LONGEST_S)
     if code:
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SAID:]
         raise CannotRebuild("the rebuild failed:\n  " + "\n  ".join(said))

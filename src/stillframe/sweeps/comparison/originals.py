@@ -18,7 +18,7 @@ from stillframe.reporting.inputs import PageImage, data_uri
 from stillframe.store.split import Split
 from stillframe.sweeps.git_snapshot import GitError, git
 from stillframe.sweeps.store import Repeat, Sweep
-from stillframe.sweeps.worktree import PLACE, cache_of
+from stillframe.sweeps.worktree import FOLDER, cache_of
 from stillframe.types import DatasetCard
 
 MOST_PX = 200  # longer side of a picture in the page
@@ -36,7 +36,7 @@ def prepared_folders(sweep: Sweep, one: Repeat) -> Iterator[list[Path]]:
     root = Path(sweep.facts["root"])
     with tempfile.TemporaryDirectory() as name:
         made = _from_cache(root, one, Path(name))
-        yield [*([made] if made else []), root / PREPARED, *sorted(root.glob(f"{PLACE}/slot-*/{PREPARED}"))]
+        yield [*([made] if made else []), root / PREPARED, *sorted(root.glob(f"{FOLDER}/slot-*/{PREPARED}"))]
 
 
 def _from_cache(root: Path, one: Repeat, out: Path) -> Path | None:
