@@ -190,7 +190,8 @@ def test_compose_with_overrides_warns(project: Path, capsys: pytest.CaptureFixtu
 
 def test_scores_of_the_last_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "dvc repro" in message("scores")
-    files = {
+    files: dict[str, dict[str, object]] = {
+        "train/model.json": {"task": "classification"},
         "validate/metrics.json": {"accuracy": 0.91, "f1_macro": 0.9},
         "evaluate/metrics.json": {"accuracy": 0.89, "f1_macro": 0.88},
         "evaluate/intervals.json": {"accuracy": [0.85, 0.93]},

@@ -84,15 +84,15 @@ def scores(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from stillframe.paths import EVALUATE, REPORT, VALIDATE, read_json
+    from stillframe.paths import EVALUATE, REPORT, TRAIN, VALIDATE, read_json
+    from stillframe.tasks import find_task
 
     intervals, baseline = read_json(EVALUATE / "intervals.json"), read_json(EVALUATE / "baseline.json")
     val, test = read_json(VALIDATE / "metrics.json"), read_json(EVALUATE / "metrics.json")
-    table = Table("score", "validation", "test", "95 % interval", "always the largest class")
-    for name in ("iou_macro", "accuracy", "f1_macro", "recall_macro", "boundary_f1", "auroc", "ece"):
+    table = Table("score", "validation", "test", "95 % interval", "trivial answer")
+    for name in find_task(read_json(TRAIN / "model.json")["task"]).highlights:
         if name in test:
-            low, high = intervals.get(name, (None, None))
-            interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+            interval = "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else ""
             row = [f"{values[name]:.3f}" if name in values else "" for values in (val, test, baseline)]
             table.add_row(name, row[0], row[1], interval, row[2])
     Console().print(table)

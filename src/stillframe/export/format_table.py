@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stillframe.tasks.base import Task
+
 
 def size(count: float) -> str:
     """Bytes as "13.4 MB"."""
@@ -17,13 +19,10 @@ def score(row: dict[str, Any], name: str) -> str:
     return f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else text
 
 
-TITLES = {"f1_macro": "macro F1", "iou_macro": "mean IoU"}
-
-
-def table_of(table: dict[str, Any]) -> str:
-    """All variants, one a line, the chosen one marked; the model above them."""
+def table_of(table: dict[str, Any], task: Task) -> str:
+    """All variants of export.json, one a line, the chosen one marked; the model above them."""
     model = table["model"]["metrics"]
-    titles = [TITLES.get(name, name) for name in model]
+    titles = [task.metric(name).noun for name in model]
     rate = "clips/s" if "frames" in table else "images/s"
     head = ("variant", "size", "p50 ms", "p99 ms", rate, *titles, "largest dp", "changed")
     rows = [head, ("the model", "", "", "", "", *(f"{value:.4f}" for value in model.values()), "", "")]

@@ -75,8 +75,9 @@ def draw(inputs: ReportInputs, out: Path) -> dict[str, str]:
     """Write the figures for which there is data; name -> data URI."""
     card, task, drawn = inputs.card, inputs.task, {}
     if len(inputs.history):
-        monitored = [metric for name in task.highlights if (metric := task.metric(name)).monitored]
-        drawn["learning_curves"] = figures.learning_curves(inputs.history, inputs.summary.get("best_epoch"), monitored)
+        drawn["learning_curves"] = figures.learning_curves(
+            inputs.history, inputs.summary.get("best_epoch"), task.epoch_metrics
+        )
     if len(inputs.confusion):
         heading = text.fill(task.report.confusion_title, inputs)
         drawn["confusion"] = figures.confusion_matrix(confusion_counts(inputs), card.classes, heading)

@@ -54,6 +54,7 @@ def run(
     from stillframe.export.mask_exporter import shipment_of
     from stillframe.export.variants import ExportContext
     from stillframe.inference.trained_model import facts_of
+    from stillframe.tasks import find_task
     from stillframe.training.spec import FinetuneSpec
 
     lesson = FinetuneSpec(task, seed, augment, model, optim, trainer, DatasetCard.read(card), train, val, augmented)
@@ -62,7 +63,7 @@ def run(
     places = ExportPaths(source if source.exists() else raw, test, evaluated, out)
     table = shipment_of(shop, data, places).ship()
     record(trained, tracking, table, out / MODEL)
-    print(table_of(table))
+    print(table_of(table, find_task(task)))
     print(f"export: {out / MODEL} ({table['chosen']})")
 
 

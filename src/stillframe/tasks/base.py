@@ -175,6 +175,16 @@ class Task:
             )
         return named[name]
 
+    @property
+    def epoch_metrics(self) -> list[Metric]:
+        """The metrics of the curves by epoch: those of the headline that are computed after each epoch."""
+        return [metric for name in self.highlights if (metric := self.metric(name)).monitored]
+
+    @property
+    def train_metric(self) -> str:
+        """Name of the metric that is computed of the train split, too: the share that is right, else the lead."""
+        return self.report.correct or self.lead
+
     def metric_list(self, monitored: bool = False) -> str:
         """All names of metrics, for a message."""
         usable = [metric for metric in (LOSS, *self.metrics) if metric.monitored or not monitored]

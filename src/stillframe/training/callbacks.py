@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -185,8 +186,9 @@ class BestWeights(pl.Callback):
 class EpochHistory(Checkpoint):
     """One row an epoch: kept on disk, sent to the record, printed as the live line."""
 
-    def __init__(self, path: Path, record: RunRecord | None, epochs: int) -> None:
-        self.path, self.record, self.epochs = path, record, epochs
+    def __init__(self, path: Path, record: RunRecord | None, epochs: int, printed: Sequence[str]) -> None:
+        """`printed`: columns of the live line."""
+        self.path, self.record, self.epochs, self.printed = path, record, epochs, printed
         self.rows: list[dict[str, float]] = []
         self.started = time.monotonic()
         self.first = 0
@@ -208,8 +210,8 @@ class EpochHistory(Checkpoint):
         if self.record is not None:
             self.record.metrics(row, step=epoch)
         left = (time.monotonic() - self.started) / (epoch + 1 - self.first) * (self.epochs - epoch - 1)
-        shown = "  ".join(f"{name} {row[name]:.4f}" for name in SHOWN if name in row)
-        print(f"epoch {epoch + 1}/{self.epochs}  {shown}  about {left:.0f} s left", file=sys.stderr, flush=True)
+        scores = "  ".join(f"{name} {row[name]:.4f}" for name in self.printed if name in row)
+        print(f"epoch {epoch + 1}/{self.epochs}  {scores}  about {left:.0f} s left", file=sys.stderr, flush=True)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -218,6 +220,3 @@ class EpochHistory(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = list(state_dict["rows"])
-
-
-SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/f1_macro", "val/iou_macro")  # those that there are

@@ -20,7 +20,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stillframe import config
 from stillframe.augmentation.online import make_online
-from stillframe.evaluation.class_scores import higher_is_better
 from stillframe.models.build import Network
 from stillframe.paths import read_json, write_json
 from stillframe.store.frame_sampling import make_frame_sampler
@@ -134,13 +133,13 @@ class Training:
         self.slot, self.notes = open_slot(self._inputs(), list(plan.trainer.resume_anyway))
 
     def _check_metrics(self) -> None:
-        names = [self.plan.trainer.monitor]
+        names = {"trainer.monitor": self.plan.trainer.monitor}
         if self.plan.trainer.early_stopping is not None:
-            names.append(self.plan.trainer.early_stopping.metric)
+            names["trainer.early_stopping.metric"] = self.plan.trainer.early_stopping.metric
         if (pruner := trial_pruning.asks()) is not None:
-            names.append(pruner.metric.removeprefix("val/"))
-        for name in names:
-            self.task.metric(name, self.card.classes, monitored=True)
+            names["sweep.objective"] = pruner.metric.removeprefix("val/")
+        for key, name in names.items():
+            self.task.metric(name, self.card.classes, key=key, monitored=True)
 
     def _inputs(self) -> dict[str, Any]:
         plan = self.plan
@@ -296,14 +295,15 @@ def progress_bar() -> pl.Callback:
 def _callbacks(training: Training, record: RunRecord | None) -> tuple[list[pl.Callback], BestWeights]:
     plan, slot = training.plan, training.slot
     average = AveragedWeights(decay=plan.optim.ema_decay) if plan.optim.ema_decay is not None else None
-    monitor = plan.trainer.monitor
-    best = BestWeights(slot.folder / "best.safetensors", monitor, higher_is_better(monitor), average)
+    task, classes, monitor = training.task, training.card.classes, plan.trainer.monitor
+    maximize = task.metric(monitor, classes, key="trainer.monitor").maximize
+    best = BestWeights(slot.folder / "best.safetensors", monitor, maximize, average)
     callbacks: list[pl.Callback] = [*([average] if average else []), best, progress_bar()]
     stop = plan.trainer.early_stopping
     if stop is not None:
         from pytorch_lightning.callbacks import EarlyStopping
 
-        mode = "max" if higher_is_better(stop.metric) else "min"
+        mode = "max" if task.metric(stop.metric, classes, key="trainer.early_stopping.metric").maximize else "min"
         callbacks.append(
             EarlyStopping(
                 f"val/{stop.metric}",
@@ -313,7 +313,8 @@ def _callbacks(training: Training, record: RunRecord | None) -> tuple[list[pl.Ca
                 check_finite=False,
             )
         )
-    callbacks.append(EpochHistory(slot.folder / "history.csv", record, plan.trainer.max_epochs))
+    printed = ["train/loss", "val/loss", *(f"val/{metric.name}" for metric in task.epoch_metrics)]
+    callbacks.append(EpochHistory(slot.folder / "history.csv", record, plan.trainer.max_epochs, printed))
     if (asks := trial_pruning.asks()) is not None:
         callbacks.append(TrialPruning(slot, asks))
     callbacks.append(ResumeCheckpoint(slot, plan.trainer.checkpoint_seconds))

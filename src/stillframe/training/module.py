@@ -159,7 +159,9 @@ class TrainingModule(pl.LightningModule):
         """Publish `train/...` and the learning rate."""
         rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         scores = self._close("train")
-        kept: dict[str, Any] = {name: scores[name] for name in ("train/loss", "train/accuracy") if name in scores}
+        kept: dict[str, Any] = {
+            name: scores[name] for name in ("train/loss", f"train/{self.task.train_metric}") if name in scores
+        }
         self.log_dict({**kept, "lr": rate}, sync_dist=False)
 
     # -- resume -----------------------------------------------------------------------------------------------------
