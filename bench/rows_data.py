@@ -72,12 +72,13 @@ def our_way(prepared: Path, augment: Any, card: Any) -> Callable[[], int]:
 
 def _one_size(setting: Setting, name: str, folder: Path, data: DataConfig, augment: Any, target: float) -> Result:
     from stillframe.ingest.prepare import prepare
+    from stillframe.tasks.classification.target import TARGET
     from stillframe.types import DatasetCard
 
     out = setting.work / f"prepared-{name}"
     started = time.perf_counter()
     if not out.exists():
-        prepare(folder, data, seed=0, out=out, work=setting.work / "spool")
+        prepare(folder, data, TARGET, seed=0, out=out, work=setting.work / "spool")
     once = time.perf_counter() - started
     card = DatasetCard.read(out / "card.json")
     theirs, ours = template_way(folder, augment.online, card), our_way(out, augment, card)
@@ -137,6 +138,7 @@ import psutil
 from bench.made import sections
 from dataclasses import replace
 from stillframe.ingest.prepare import prepare
+from stillframe.tasks.classification.target import TARGET
 
 def owned(pid):
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
@@ -159,7 +161,7 @@ if __name__ == "__main__":
     threading.Thread(target=watch, daemon=True).start()
     data = replace(sections("data=folder")["data"], workers=int(sys.argv[3]), image_size=128)
     started = time.perf_counter()
-    prepare(Path(sys.argv[1]), data, seed=0, out=Path(sys.argv[2]), work=Path(sys.argv[2] + "-spool"))
+    prepare(Path(sys.argv[1]), data, TARGET, seed=0, out=Path(sys.argv[2]), work=Path(sys.argv[2] + "-spool"))
     took = time.perf_counter() - started
     done.set()
     print(json.dumps({"seconds": took, **peaks}))

@@ -17,7 +17,7 @@ CLASSES = ["left", "right"]
 
 def films(folder: Path, count: int) -> list[Path]:
     """Files of four seconds in which a photograph moves past."""
-    from stillframe.ingest.synthetic import motion
+    from stillframe.tasks.video_classification import demo_data
 
     folder.mkdir(exist_ok=True)
     made = []
@@ -25,7 +25,7 @@ def films(folder: Path, count: int) -> list[Path]:
         wide = photograph(number, 640, 3)
         frames = np.stack([wide[at : at + HEIGHT, 2 * at : 2 * at + WIDTH] for at in range(FRAMES)])
         made.append(folder / f"{number:03d}.mp4")
-        motion.write(made[-1], frames)
+        demo_data.write(made[-1], frames)
     return made
 
 
@@ -36,14 +36,15 @@ def decoding(setting: Setting) -> list[Result]:
     from av.video.reformatter import VideoReformatter
 
     from stillframe.config import ClipConfig
-    from stillframe.ingest import chunks
-    from stillframe.ingest.sources import SourceRow
+    from stillframe.ingest.ingest_config import IngestConfig
+    from stillframe.ingest.listing import SourceRow
     from stillframe.ingest.video import clip_rows
+    from stillframe.tasks.video_classification.target import TARGET
 
     cv2.setNumThreads(1)
     paths = films(setting.work / "films", setting.pick(40, 8))
     clip = ClipConfig(frames=TAKEN, stored=None, fps=None, sampling="uniform", views=1, reversible=False)
-    rule = chunks.IngestConfig.of(replace(sections("data=folder")["data"], clip=clip, image_size=112))
+    config = IngestConfig.of(replace(sections("data=folder")["data"], clip=clip, image_size=112), TARGET)
     colours = VideoReformatter()
 
     def bare() -> float:
@@ -60,7 +61,7 @@ def decoding(setting: Setting) -> list[Result]:
         started = time.process_time()
         for path in paths:
             record = {}
-            clip_rows.examine_clip(SourceRow(path.name, "a"), path, clip, rule, record)
+            clip_rows.examine_clip(SourceRow(path.name, "a"), path, clip, config, record)
         return (time.process_time() - started) / len(paths)
 
     ours(), bare()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from stillframe.config import EvaluateConfig, ValidateConfig
-from stillframe.ingest.masks.tiles import cut, grid
+from stillframe.ingest.tiles import cut, grid
 from stillframe.review import base
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split, SplitWriter

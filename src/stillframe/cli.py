@@ -16,8 +16,8 @@ def check(args: argparse.Namespace) -> int:
     from stillframe import onboarding
     from stillframe.ingest.check import check_folder
 
-    data = onboarding.section_for(args.folder, args.table, pairs(args.columns))
-    found = check_folder(args.folder, data)
+    setup = onboarding.setup_for(args.folder, args.table, pairs(args.columns))
+    found = check_folder(args.folder, setup.data, setup.target)
     onboarding.show(found)
     if found.error:
         print(f"check: {args.folder} would be refused: {found.error}", file=sys.stderr)
@@ -31,10 +31,10 @@ def use(args: argparse.Namespace) -> int:
     from stillframe import onboarding
     from stillframe.ingest.check import check_folder
 
-    data = onboarding.section_for(args.folder, args.table, pairs(args.columns))
-    found = check_folder(args.folder, data)
+    setup = onboarding.setup_for(args.folder, args.table, pairs(args.columns))
+    found = check_folder(args.folder, setup.data, setup.target)
     onboarding.show(found)
-    path = onboarding.use(args.folder, data, found)
+    path = onboarding.use(args.folder, setup, found)
     print(f"wrote {path} (image size, columns, refusals: edit there) and selected it in conf/config.yaml")
     print("next:  dvc repro        the whole way, from these images to the report")
     print("back to the demo:  git checkout conf/config.yaml && stillframe compose")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillframe import config
 from stillframe.config import DataConfig, hydra_compose
-from stillframe.ingest.masks.sources import side_by_side
-from stillframe.ingest.sources import holds_films
+from stillframe.ingest.tables import read_frame
+from stillframe.ingest.target import Onboarding, Target
 from stillframe.paths import CONF, PARAMS, SOURCE, write_text
 from stillframe.stages.compose import link_source
+from stillframe.tasks import TASKS, find_task
 from stillframe.types import SPLITS
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ def choose_columns(table: Path, given: dict[str, str]) -> dict[str, str | None]:
     Raises:
         ValueError: the table is not readable, a named column is not there, or no column can be the path or label.
     """
-    from stillframe.ingest.tables import read_frame
-
     names = list(read_frame(table, config.ColumnsConfig("path", "label", None, None, None, None, None, [])).columns)
     lower = {name.lower(): name for name in names}
     chosen: dict[str, str | None] = {}
@@ -73,17 +73,19 @@ def image_size_for(sizes: dict[str, int]) -> int:
     return max(8, median) if median < 32 else min(128, 2 ** int(math.log2(median)))
 
 
-def mine_yaml(folder: Path, name: str, image_size: int, table: str | None, columns: dict[str, str | None]) -> str:
-    """The text of conf/data/mine.yaml."""
+def mine_yaml(
+    folder: Path, name: str, image_size: int, table: str | None, columns: dict[str, str | None], base: str
+) -> str:
+    """The text of conf/data/mine.yaml, which begins with the file `base` of conf/data."""
     import yaml
 
     def value(of: Any) -> str:
         return yaml.safe_dump(of, default_flow_style=True, allow_unicode=True, width=4096).removesuffix("...\n").strip()
 
     lines = [
-        "# Your own images. Written by `stillframe use`, yours to edit; what is not said here is as in folder.yaml.",
+        f"# Your own images. Written by `stillframe use`, yours to edit; what is not said here is as in {base}.yaml.",
         "# `dvc repro` runs on it as long as conf/config.yaml says `- data: mine`.",
-        "defaults: [folder]",
+        f"defaults: [{base}]",
         f"name: {value(name)} # in the report and in the record",
         f"path: {value(str(folder))} # read in place: nothing is copied beside it, nothing altered",
         f"image_size: {image_size} # px, side of the prepared images; larger sees more and takes longer",
@@ -98,35 +100,51 @@ def mine_yaml(folder: Path, name: str, image_size: int, table: str | None, colum
     return "\n".join(lines) + "\n"
 
 
-SUITED = {  # base of mine.yaml in conf/data -> the task, and a net for it; images keep what is selected
-    "folder": None,
-    "masks": ("segmentation", "unet"),
-    "videos": ("video_classification", "cnn_gru"),
-}
+@dataclass(frozen=True)
+class FolderSetup:
+    """How the project is set up for a folder.
+
+    Attributes:
+        task: name of the task that the folder looks like.
+        onboarding: what that task says of such folders.
+        data: section `data`, before its image size is chosen.
+    """
+
+    task: str
+    onboarding: Onboarding
+    data: DataConfig
+
+    @property
+    def target(self) -> Target:
+        """What the task knows of its targets."""
+        return find_task(self.task).target
 
 
-def base_of(data: DataConfig) -> str:
-    """The file of conf/data that a section `data` for one's own folder begins with."""
-    return "videos" if data.clip is not None else "masks" if data.masks is not None else "folder"
+def select(
+    config_yaml: Path, data: str = MINE, *, task_name: str | None = None, setup: Onboarding | None = None
+) -> None:
+    """In conf/config.yaml select the data set and what suits it, and no experiment; the rest stays.
 
-
-def select(config_yaml: Path, data: str = MINE, *, base: str = "folder") -> None:
-    """In conf/config.yaml select the data set, what suits upright photographs, and no experiment; the rest stays.
-
-    For masks and videos (`base`) also their task, and a net for it. The demo's cells have no up and no down: its
-    augmentation would turn a user's photographs upside down. Videos get none: a mirror image goes the other way.
+    Args:
+        config_yaml: the file to change.
+        data: option of conf/data.
+        task_name: None leaves the selected one.
+        setup: which model and augmentation suit the folder. The demo's cells have no up and no down: its augmentation
+            would turn a user's photographs upside down, so even the default is another one.
 
     Raises:
         ValueError: the file has no such lines in its defaults.
     """
     text = config_yaml.read_text(encoding="utf-8")
-    options = [("data", data), ("augment", "none" if base == "videos" else "upright"), ("experiment", "null")]
-    if (suited := SUITED[base]) is not None:
-        options.append(("model", suited[1]))
-        text = re.sub(r"^task: \w+", f"task: {suited[0]}", text, count=1, flags=re.MULTILINE)
+    setup = setup or Onboarding("folder")
+    options = [("data", data), ("augment", setup.augment), ("experiment", "null")]
+    options += [("model", setup.model)] if setup.model is not None else []
+    if task_name is not None:
+        text = re.sub(r"^task: \w+", f"task: {task_name}", text, count=1, flags=re.MULTILINE)
     for group, option in options:
-        text, found = re.subn(rf"^(\s*- {group}:\s*)[^\s#]+", rf"\g<1>{option}", text, count=1, flags=re.MULTILINE)
-        if not found:
+        line = rf"^(\s*- {group}:\s*)[^\s#]+"
+        text, changed = re.subn(line, rf"\g<1>{option}", text, count=1, flags=re.MULTILINE)
+        if not changed:
             raise ValueError(f"{config_yaml}: no line `- {group}: ...` in its defaults list")
     write_text(config_yaml, text)
 
@@ -139,8 +157,8 @@ def section(overrides: dict[str, Any], conf: Path = CONF, base: str = "folder") 
     return data
 
 
-def section_for(folder: Path, table: str | None, columns: dict[str, str], conf: Path = CONF) -> DataConfig:
-    """Section `data` for a user's folder, before its image size is chosen.
+def setup_for(folder: Path, table: str | None, columns: dict[str, str], conf: Path = CONF) -> FolderSetup:
+    """The task, the options and the section `data` for a user's folder.
 
     Raises:
         FileNotFoundError: no such folder or table.
@@ -148,65 +166,66 @@ def section_for(folder: Path, table: str | None, columns: dict[str, str], conf: 
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    films = "videos" if holds_films(folder) else "folder"
+    suited = {name: setup for name in TASKS if (setup := find_task(name).target.onboarding(folder, table)) is not None}
+    task = min(suited, key=lambda name: suited[name].fallback)  # a task that recognises the folder goes first
+    base = suited[task].base
     if table is None:
-        return section({"name": folder.name}, conf, "masks" if side_by_side(folder) else films)
+        return FolderSetup(task, suited[task], section({"name": folder.name}, conf, base))
     if not (folder / table).is_file():
         raise FileNotFoundError(f"{folder / table}: no such table (--table is relative to the folder)")
     chosen = choose_columns(folder / table, columns)
     named = {"name": folder.name, "format": "table", "table": table, "columns": {**chosen, "slices": []}}
-    return section(named, conf, films)
+    return FolderSetup(task, suited[task], section(named, conf, base))
 
 
-def use(folder: Path, data: DataConfig, found: Audit, *, conf: Path = CONF, params: Path = PARAMS) -> Path:
+def use(folder: Path, setup: FolderSetup, findings: Audit, *, conf: Path = CONF, params: Path = PARAMS) -> Path:
     """Write conf/data/mine.yaml, select it, compose. Returns the file that was written.
 
     Args:
         folder: the user's images.
-        data: from `section_for`.
-        found: the audit of the folder.
+        setup: from `setup_for`.
+        findings: the audit of the folder.
         conf: the configuration to change.
         params: where it is composed to.
 
     Raises:
         ValueError: the folder would be refused; nothing is written then.
     """
-    if found.error:
-        raise ValueError(f"{folder} would be refused: {found.error}")
-    path = conf / "data" / f"{MINE}.yaml"
+    if findings.error:
+        raise ValueError(f"{folder} would be refused: {findings.error}")
+    path, data, base = conf / "data" / f"{MINE}.yaml", setup.data, setup.onboarding.base
     columns = {role: getattr(data.columns, role) for role in GUESSES}
-    size, base = image_size_for(found.sizes), base_of(data)
-    text = mine_yaml(folder.resolve(), data.name, max(32, size) if base == "masks" else size, data.table, columns)
-    if base != "folder":
-        text = text.replace("folder.yaml", f"{base}.yaml", 1).replace("defaults: [folder]", f"defaults: [{base}]", 1)
-    write_text(path, text)
-    select(conf / f"{hydra_compose.ROOT}.yaml", base=base)
+    size = max(setup.onboarding.min_size, image_size_for(findings.sizes))
+    write_text(path, mine_yaml(folder.resolve(), data.name, size, data.table, columns, base))
+    select(conf / f"{hydra_compose.ROOT}.yaml", task_name=setup.task, setup=setup.onboarding)
     values = hydra_compose.compose([], conf)
     hydra_compose.write(values, params)
     link_source(values["data"]["path"], params.parent / SOURCE)
     return path
 
 
-def show(found: Audit) -> None:
-    """Print an audit: what was found, the split, what is wrong."""
+def show(findings: Audit) -> None:
+    """Print an audit: what was findings, the split, what is wrong."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    facts = Table(title=escape(f"{found.name}: {found.kept} of {found.listed} images usable"), show_header=False)
-    facts.add_row("layout", found.layout)
+    facts = Table(
+        title=escape(f"{findings.name}: {findings.kept} of {findings.listed} images usable"), show_header=False
+    )
+    facts.add_row("layout", findings.layout)
     for name in ("sizes", "formats", "modes", "left_out", "ignored", "quarantined", "exact", "leaks"):
-        counts = {key: count for key, count in getattr(found, name).items() if count}
+        counts = {key: count for key, count in getattr(findings, name).items() if count}
         if counts:
             shown = list(counts.items())[:6]
             more = f", and {len(counts) - 6} more" if len(counts) > 6 else ""
             facts.add_row(name.replace("_", " "), escape(", ".join(f"{key}: {count}" for key, count in shown) + more))
     console.print(facts)
-    if found.counts:
+    if findings.counts:
         split = Table("class", *SPLITS, title="how it would be split")
-        for kind in dict.fromkeys(kind for split_counts in found.counts.values() for kind in split_counts):
-            split.add_row(escape(kind), *(str(found.counts.get(name, {}).get(kind, 0)) for name in SPLITS))
+        for kind in dict.fromkeys(kind for split_counts in findings.counts.values() for kind in split_counts):
+            split.add_row(escape(kind), *(str(findings.counts.get(name, {}).get(kind, 0)) for name in SPLITS))
         console.print(split)
-    for warning in found.warnings:
+    for warning in findings.warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)

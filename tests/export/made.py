@@ -21,6 +21,7 @@ from stillframe.ingest.prepare import prepare
 from stillframe.models import weights
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
+from stillframe.tasks.classification.target import TARGET
 from stillframe.training.spec import FinetuneSpec
 from stillframe.types import DatasetCard
 
@@ -66,7 +67,7 @@ class Stages:
         self.prepared, self.trained = folder / "data/prepared", folder / "artifacts/train"
         self.validated, self.evaluated = folder / "artifacts/validate", folder / "artifacts/evaluate"
         self.exported = folder / "artifacts/export"
-        prepare(source, data, seed=0, out=self.prepared, work=folder / ".work")
+        prepare(source, data, TARGET, seed=0, out=self.prepared, work=folder / ".work")
         card = DatasetCard.read(self.prepared / "card.json")
         torch.manual_seed(0)
         spec = self.spec(card)

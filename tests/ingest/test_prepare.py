@@ -3,6 +3,7 @@ import hashlib
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stillframe.ingest import chunks
+from stillframe.ingest import check, write_splits
 from stillframe.ingest import prepare as room
-from stillframe.ingest.check import check_folder
 from stillframe.ingest.decode import decode, prepare
+from stillframe.ingest.ingest_config import IngestConfig
 from stillframe.paths import read_json
+from stillframe.reporting.audit_page import write_page
 from stillframe.store.split import Split
+from stillframe.tasks.classification.target import TARGET
 from stillframe.types import DatasetCard
 from tiny import picture
+
+check_folder = partial(check.check_folder, target=TARGET)
 
 
 @pytest.fixture
@@ -25,7 +30,8 @@ def go(tmp_path):
     """Prepare a folder; gives the folder of the outputs."""
 
     def run(folder, section, seed=0, out="out", **options):
-        room.prepare(folder, section, seed=seed, out=tmp_path / out, work=tmp_path / "work", **options)
+        folders = {"out": tmp_path / out, "work": tmp_path / "work"}
+        room.prepare(folder, section, TARGET, seed=seed, page=write_page, **folders, **options)
         return tmp_path / out
 
     return run
@@ -117,8 +123,8 @@ def test_large_images_are_kept_as_jpeg(class_folders, data, go):
     expected = prepare(decode((folder / train.table["id"][0]).read_bytes()).image, 64, "squash", 3)
     assert np.abs(train.images([0])[0].astype(int) - expected).mean() < 4
     assert (
-        chunks.IngestConfig.of(data(image_size=256)).encoding == "raw"
-        and chunks.IngestConfig.of(data(image_size=257)).encoding == "jpeg"
+        IngestConfig.of(data(image_size=256), TARGET).encoding == "raw"
+        and IngestConfig.of(data(image_size=257), TARGET).encoding == "jpeg"
     )
 
 
@@ -380,9 +386,9 @@ def test_weights_groups_and_slices_are_kept(class_folders, data, go):
 def test_memory_holds_no_pixels(class_folders, data, go, monkeypatch):
     """What is held between the passes is names and numbers: no column of pixels."""
     folder = class_folders({"a": 10, "b": 10})
-    verdict = room.survey_and_judge(folder, data(), seed=0, spool=Path(folder.parent / "spool"))[0]
+    verdict = room.survey_and_validate(folder, data(), TARGET, seed=0, work=Path(folder.parent / "spool"))[0]
     assert not {"image", "thumb"} & set(verdict.frame.columns)
-    monkeypatch.setattr(room, "BATCH", 3)
+    monkeypatch.setattr(write_splits, "BATCH", 3)
     assert max(len(chunk) for chunk in Split(go(folder, data()) / "train").arrow["image"].chunks) == 3
 
 

@@ -1,16 +1,20 @@
 import os
 import shutil
 import socket
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from stillframe.ingest import idx
-from stillframe.ingest.sources import read_source, to_id, to_path
+from stillframe.ingest import idx, sources
+from stillframe.ingest.listing import to_id, to_path
 from stillframe.ingest.tables import canonical
+from stillframe.tasks.classification.target import TARGET
 from tiny import picture
+
+read_source = partial(sources.read_source, target=TARGET)
 
 
 def ids(listing, problem=""):
@@ -34,7 +38,7 @@ def test_class_folders_with_nested_files_and_strays(class_folders, data):
         "dog/001.png",
         "dog/no_suffix",
     ]
-    assert {row.label for row in listing.rows} == {"cat", "dog"} and listing.format == "folders"
+    assert {row.target for row in listing.rows} == {"cat", "dog"} and listing.layout == "folders"
     expected = {"beside the class folders": 1, "hidden or system file": 3, "not an image by name or content": 1}
     assert listing.ignored == expected
     assert listing.empty == ["empty"]
@@ -47,9 +51,9 @@ def test_folders_already_split(class_folders, data, names):
     for name in names:
         folder = class_folders({"a": 1, "b": 1}, under=f"source/{name}").parent
     listing = read_source(folder, data())
-    assert listing.format == "split_folders"
+    assert listing.layout == "split_folders"
     assert {row.split for row in listing.rows} == {"train", "val", "test"}
-    assert {row.label for row in listing.rows} == {"a", "b"}
+    assert {row.target for row in listing.rows} == {"a", "b"}
 
 
 UNUSUAL = [
@@ -137,14 +141,14 @@ def test_other_kinds_of_table(class_folders, data, suffix):
     else:
         frame.to_csv(path, sep="\t" if suffix == ".tsv" else ";", index=False)
     listing = read_source(folder, data())
-    assert listing.format == "table" and [canonical(row.label) for row in listing.rows] == ["0", "1"]
+    assert listing.layout == "table" and [canonical(row.target) for row in listing.rows] == ["0", "1"]
 
 
 def test_white_space_and_no_header(class_folders, data):
     folder = class_folders({"images": 2})
     (folder / "labels.csv").write_text("images/000.png  1.0                 mono\nimages/001.png  0.333333  poly\n")
     listing = read_source(folder, data(columns={"path": "0", "label": "1", "slices": ["2"]}))
-    assert [(row.label, row.slices) for row in listing.rows] == [("1.0", {"2": "mono"}), ("0.333333", {"2": "poly"})]
+    assert [(row.target, row.slices) for row in listing.rows] == [("1.0", {"2": "mono"}), ("0.333333", {"2": "poly"})]
 
 
 def test_paths_that_leave_the_folder_are_refused(class_folders, data, tmp_path):
@@ -189,9 +193,9 @@ def test_a_wrong_column_names_the_nearest(class_folders, data):
 def test_idx_files(idx_folder, data, tmp_path):
     folder = idx_folder(train=12, test=5)
     listing = read_source(folder, data())
-    assert listing.format == "idx" and len(listing.rows) == 17
+    assert listing.layout == "idx" and len(listing.rows) == 17
     by_id = {row.id: row for row in listing.rows}
-    assert by_id["t10k-images-idx3-ubyte#3"].split == "test" and by_id["train-images-idx3-ubyte#3"].label == "1"
+    assert by_id["t10k-images-idx3-ubyte#3"].split == "test" and by_id["train-images-idx3-ubyte#3"].target == "1"
     unpacked = idx.unpacked(folder / "t10k-images-idx3-ubyte.gz", tmp_path)
     expected = np.random.default_rng(5).integers(0, 256, (5, 8, 8), dtype=np.uint8)
     assert np.array_equal(idx.pixels(unpacked, 3)[:, :, 0], expected[3])

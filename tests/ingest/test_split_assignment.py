@@ -11,14 +11,14 @@ def rows(counts, group=lambda name, index: f"{name}{index}", split=None):
     out = [
         (f"{name}/{index}", name, group(name, index), split) for name, count in counts.items() for index in range(count)
     ]
-    frame = pd.DataFrame(out, columns=["id", "name", "group", "split"])
+    frame = pd.DataFrame(out, columns=["id", "stratum", "group", "split"])
     return frame.astype({"split": object})
 
 
 def test_stratified_seeded_and_independent_of_order():
     frame = rows({"a": 100, "b": 40, "c": 7})
     first = assign(frame, seed=1, **FRACTIONS)
-    table = pd.crosstab(frame["name"], first)
+    table = pd.crosstab(frame["stratum"], first)
     assert table.loc["a"].to_dict() == {"test": 15, "train": 70, "val": 15}
     assert table.loc["b"].to_dict() == {"test": 6, "train": 28, "val": 6}
     assert (table.loc["c"] >= 1).all()
@@ -48,7 +48,7 @@ def test_groups_stay_whole(mixed):
     assert frame.assign(part=parts).groupby("group")["part"].nunique().max() == 1
     shares = parts.value_counts(normalize=True)
     assert abs(shares["test"] - 0.15) < 0.05 and abs(shares["val"] - 0.15) < 0.05
-    assert (pd.crosstab(frame["name"], parts) > 0).all().all()
+    assert (pd.crosstab(frame["stratum"], parts) > 0).all().all()
     assert assign(frame.sample(frac=1.0, random_state=1), seed=0, **FRACTIONS).sort_index().equals(parts)
 
 

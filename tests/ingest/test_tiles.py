@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillframe.ingest.masks import tiles
+from stillframe.ingest import tiles
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5, 0.9])

@@ -15,6 +15,7 @@ from stillframe.config import FetchConfig
 from stillframe.ingest import download, sources
 from stillframe.paths import read_json
 from stillframe.stages import fetch
+from stillframe.tasks.classification.target import TARGET
 from tiny import picture
 
 
@@ -155,9 +156,9 @@ def test_a_debian_package_is_unpacked_not_installed(tmp_path, monkeypatch):
 
 def test_digits_are_class_folders(tmp_path, data):
     fetch.run(FetchConfig(kind="sklearn", name="load_digits", sha256=None, folder=None), None, raw=tmp_path / "raw")
-    listing = sources.read_source(tmp_path / "raw", data())
-    assert listing.format == "folders" and len(listing.rows) == 1797
-    assert {row.label for row in listing.rows} == set("0123456789")
+    listing = sources.read_source(tmp_path / "raw", data(), TARGET)
+    assert listing.layout == "folders" and len(listing.rows) == 1797
+    assert {row.target for row in listing.rows} == set("0123456789")
     with pytest.raises(ValueError, match="there is load_digits"):
         fetch.run(FetchConfig(kind="sklearn", name="load_iris", sha256=None, folder=None), None, raw=tmp_path / "raw")
 
@@ -176,8 +177,8 @@ def test_a_hub_data_set_becomes_files_and_a_table(tmp_path, data):
     columns = {"image": images, "label": [1, 0]}
     rows = Dataset.from_dict(columns, features=features)
     download.write_hub({"train": rows, "test": rows.select([0])}, tmp_path)
-    listing = sources.read_source(tmp_path, data(columns={"split": "split"}))
-    found = [(row.id, row.label, row.split) for row in listing.rows]
+    listing = sources.read_source(tmp_path, data(columns={"split": "split"}), TARGET)
+    found = [(row.id, row.target, row.split) for row in listing.rows]
     assert found == [
         ("test/0000000.png", "dog", "test"),
         ("train/0000000.png", "dog", "train"),

@@ -46,7 +46,7 @@ def test_arguments_mirror_the_stage():
 @pytest.mark.parametrize("stage", ["fetch", "preprocess"])
 def test_starting_a_stage_imports_no_torch(stage):
     code = (
-        f"import sys, stillframe.stages.{stage}, stillframe.ingest.audit_page\n"
+        f"import sys, stillframe.stages.{stage}, stillframe.reporting.audit_page\n"
         "print([name for name in ('torch', 'pytorch_lightning', 'mlflow', 'hydra', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

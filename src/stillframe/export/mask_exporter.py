@@ -20,7 +20,7 @@ from stillframe.inference.masks import BatchPredictor, as_evaluated
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.stream import read_all
 from stillframe.inference.trained_model import TrainedModel
-from stillframe.ingest.masks.tiles import cut
+from stillframe.ingest.tiles import cut
 from stillframe.review.mask_answers import AT_ONCE_PX, numbered
 from stillframe.review.mask_pictures import truth_of
 from stillframe.store.columns import NO_VALUE as IGNORE

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillframe.ingest.sources import walk
+from stillframe.ingest.listing import walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +48,5 @@ def _below(text: str, ignored: Counter[str], videos: bool) -> Iterator[InputFile
     if not path.is_dir():
         yield InputFile(text)
         return
-    for inside, problem in walk(path, ".", ignored, films=videos):
+    for inside, problem in walk(path, ".", ignored, videos=videos):
         yield InputFile(str(path / inside.removeprefix("./")), problem)

@@ -19,7 +19,7 @@ from stillframe.inference.masks import BatchPredictor, mask_of
 from stillframe.inference.stream import read_all
 from stillframe.inference.writers import format_of, table
 from stillframe.ingest.decode import DecodedImage
-from stillframe.ingest.sources import to_id
+from stillframe.ingest.listing import to_id
 from stillframe.paths import replacing, write_text
 from stillframe.progress import bar
 from stillframe.store.columns import NO_VALUE as IGNORE

@@ -14,7 +14,7 @@ from stillframe.evaluation.pixel_scores import decide_pixels
 from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.onnx_model import Image, ModelOutputs, check
 from stillframe.ingest.decode import scaled
-from stillframe.ingest.masks.tiles import TileRows, cut, grid
+from stillframe.ingest.tiles import TileRows, cut, grid
 from stillframe.store.columns import NO_VALUE as IGNORE
 
 MASK = "mask"  # of `ModelMetadata.answer`

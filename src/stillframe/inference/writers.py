@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from stillframe.config import nearest
 from stillframe.inference.stream import InferenceResult
-from stillframe.ingest.sources import to_id
+from stillframe.ingest.listing import to_id
 from stillframe.paths import replacing
 
 FORMATS = ("csv", "jsonl", "parquet")

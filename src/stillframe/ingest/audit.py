@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from stillframe.ingest.duplicates import components
-from stillframe.ingest.sources import Listing
+from stillframe.ingest.listing import Listing
+from stillframe.ingest.target import Target
 from stillframe.ingest.validate import DatasetReport, kind
 from stillframe.paths import write_json, write_text
 from stillframe.types import SPLITS
@@ -39,13 +40,14 @@ class Audit:
         animated: images with more than one frame (the first is used).
         turned: images that EXIF orientation turned.
         remarked: images the decoder remarked upon.
-        counts: split -> class -> images; of data with masks, images that show the class.
+        counts: split -> class -> images that show the class.
         sizes_of: split -> images.
-        pixels: split -> class -> pixels of the masks, before resizing; {} of data without masks.
+        pixels: split -> class -> pixels before resizing; {} where a class is not a matter of pixels.
+        target: further facts about the targets, from the task; left out of audit.json where there are none.
         exact: `groups` of equal images and the `images` in them, among the kept.
         near: `rule` (data.near_duplicates), `pairs`,
             `groups`, `images`, `largest` group, `scenes` (groups too large to be one image), `pairs_listed`.
-        conflicts: files quarantined for one image under two labels.
+        conflicts: files quarantined because copies of one image have different targets.
         leaks: how many exact copies were removed, and what still crosses splits: exact, near, group.
         warnings: what the user should know.
         error: why the stage would stop; "" when it would not.
@@ -72,18 +74,20 @@ class Audit:
     near: dict[str, Any] = field(default_factory=dict)
     conflicts: int = 0
     leaks: dict[str, int] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     error: str = ""
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
-        write_json(path, asdict(self))
+        values = asdict(self)
+        write_json(path, values if self.target else {name: values[name] for name in values if name != "target"})
 
 
-def of_files(name: str, listing: Listing, left: dict[str, int], frame: pd.DataFrame, error: str = "") -> Audit:
-    """What can be said before splits are made (all there is when judging stopped with `error`)."""
-    seen = frame[frame["pixels"] != ""]
-    sizes = (seen["width"].astype(str) + " x " + seen["height"].astype(str)).value_counts(sort=False)
+def of_files(name: str, listing: Listing, left_out: dict[str, int], frame: pd.DataFrame, error: str = "") -> Audit:
+    """The findings before splits are made (all there are when validation stopped with `error`)."""
+    decoded = frame[frame["pixels"] != ""]
+    sizes = (decoded["width"].astype(str) + " x " + decoded["height"].astype(str)).value_counts(sort=False)
     ordered = sorted(sizes.items(), key=lambda item: (-int(item[1]), str(item[0])))
     listed = {str(size): int(count) for size, count in ordered[:TOP]}
     if len(ordered) > TOP:
@@ -91,60 +95,49 @@ def of_files(name: str, listing: Listing, left: dict[str, int], frame: pd.DataFr
     bad = frame.loc[frame["reason"] != "", "reason"]
     return Audit(
         name=name,
-        layout=listing.format,
+        layout=listing.layout,
         listed=len(listing.rows),
         kept=int((frame["reason"] == "").sum()),
-        left_out=left,
+        left_out=left_out,
         ignored=listing.ignored,
         quarantined=_count(bad.map(kind)),
         empty_classes=listing.empty,
-        modes=_count(seen["mode"]),
-        formats=_count(seen["format"]),
+        modes=_count(decoded["mode"]),
+        formats=_count(decoded["format"]),
         sizes=listed,
-        animated=int((seen["frames"] > 1).sum()),
-        turned=int(seen["turned"].sum()),
-        remarked=int((seen["notes"] != "").sum()),
+        animated=int((decoded["frames"] > 1).sum()),
+        turned=int(decoded["turned"].sum()),
+        remarked=int((decoded["notes"] != "").sum()),
         conflicts=int((bad.map(kind) == "conflict").sum()),
         warnings=[f"class folder {name!r} is empty and is no class" for name in listing.empty],
         error=error,
     )
 
 
-def of_verdict(name: str, listing: Listing, left: dict[str, int], verdict: DatasetReport) -> Audit:
+def of_report(name: str, listing: Listing, left_out: dict[str, int], report: DatasetReport, target: Target) -> Audit:
     """All findings about a data set that can be used."""
-    first = of_files(name, listing, left, verdict.frame)
-    kept = verdict.kept
-    table = kept.explode("holds").groupby(["split", "holds"]).size()
+    first = of_files(name, listing, left_out, report.frame)
+    kept = report.kept
+    table = kept.explode("classes").groupby(["split", "classes"]).size()
     copies = kept[(kept["pixels"] != "") & kept.duplicated("pixels", keep=False)]
     values = {
-        "counts": {split: {cls: int(table.get((split, cls), 0)) for cls in verdict.classes} for split in SPLITS},
+        "counts": {split: {cls: int(table.get((split, cls), 0)) for cls in report.classes} for split in SPLITS},
         "sizes_of": {split: int((kept["split"] == split).sum()) for split in SPLITS},
-        "pixels": _pixels(kept, verdict.classes),
         "exact": {"groups": int(copies["pixels"].nunique()), "images": len(copies)},
-        "near": _near(verdict),
+        "near": _near(report),
         "leaks": {
             "exact_removed": first.quarantined.get("leak", 0),
             "exact_across_splits": _across(kept, "pixels"),
-            "near_pairs_across_splits": int((_split(verdict, "first") != _split(verdict, "second")).sum()),
+            "near_pairs_across_splits": int((_split(report, "first") != _split(report, "second")).sum()),
             "source_groups_across_splits": _across(kept[kept["own_group"].notna()], "own_group"),
         },
-        "warnings": first.warnings + verdict.warnings,
+        "warnings": first.warnings + report.warnings,
     }
-    return Audit(**{**vars(first), **values})
+    return Audit(**{**vars(first), **values, **target.audit(kept, report.classes)})
 
 
-def _pixels(kept: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
-    if "px" not in kept:
-        return {}
-    found = {split: kept.loc[kept["split"] == split, "px"] for split in SPLITS}
-    return {
-        split: {name: int(sum(int(px_K[at]) for px_K in rows)) for at, name in enumerate(classes)}
-        for split, rows in found.items()
-    }
-
-
-def _split(verdict: DatasetReport, side: str) -> Any:
-    return verdict.frame["split"].reindex(verdict.near[side]).to_numpy()
+def _split(report: DatasetReport, side: str) -> Any:
+    return report.frame["split"].reindex(report.near[side]).to_numpy()
 
 
 def _across(rows: pd.DataFrame, column: str) -> int:
@@ -152,17 +145,17 @@ def _across(rows: pd.DataFrame, column: str) -> int:
     return int((rows.groupby(column)["split"].nunique() > 1).sum())
 
 
-def _near(verdict: DatasetReport) -> dict[str, Any]:
-    pairs = verdict.near[["first", "second"]].to_numpy(dtype="int64")
-    number = pd.Series(components(len(verdict.frame), pairs)).value_counts()
+def _near(report: DatasetReport) -> dict[str, Any]:
+    pairs = report.near[["first", "second"]].to_numpy(dtype="int64")
+    number = pd.Series(components(len(report.frame), pairs)).value_counts()
     groups = number[number > 1]
-    ids = verdict.frame["id"].tolist()
+    ids = report.frame["id"].tolist()
     listed = [
         {"first": ids[row["first"]], "second": ids[row["second"]], "bits": row["bits"], "likeness": row["likeness"]}
-        for row in verdict.near.head(100).round({"likeness": 4}).to_dict("records")
+        for row in report.near.head(100).round({"likeness": 4}).to_dict("records")
     ]
     sizes = {"groups": len(groups), "images": int(groups.sum()), "largest": int(groups.max()) if len(groups) else 0}
-    return {"rule": verdict.near_rule, "pairs": len(pairs), **sizes, "scenes": verdict.scenes, "pairs_listed": listed}
+    return {"rule": report.near_rule, "pairs": len(pairs), **sizes, "scenes": report.scenes, "pairs_listed": listed}
 
 
 def _count(values: pd.Series[Any]) -> dict[str, int]:
@@ -175,6 +168,6 @@ def write_quarantine(path: Path, frame: pd.DataFrame) -> None:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["path", "reason", "sha256", "label"])
     bad = frame[frame["reason"] != ""]
-    rows: Iterable[Any] = zip(bad["id"], bad["reason"], bad["sha256"], bad["label"], strict=True)
+    rows: Iterable[Any] = zip(bad["id"], bad["reason"], bad["sha256"], bad["source_text"], strict=True)
     lines.writerows(rows)
     write_text(path, text.getvalue())

@@ -35,8 +35,6 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from stillframe.store.columns import NO_VALUE as IGNORE
-
 Pixels = NDArray[np.uint8]
 
 # the formats that are read, registered by importing their readers; none of them runs another program (EPS would)
@@ -218,13 +216,13 @@ def resize(image: Pixels, size: int, how: str) -> Pixels:
     return _framed(image, size, how, 0)
 
 
-def resize_mask(mask_HW: Pixels, size: int, how: str) -> Pixels:
-    """What `resize` does, to a mask (H, W): nearest neighbour, no value that was not there; padding is IGNORE."""
-    height, width = scaled(mask_HW.shape[0], mask_HW.shape[1], size, how)
-    if (height, width) != mask_HW.shape:
-        nearest = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        mask_HW = np.asarray(nearest, dtype=np.uint8)
-    return _framed(mask_HW, size, how, IGNORE)
+def resize_nearest(values_HW: Pixels, size: int, how: str, fill: int) -> Pixels:
+    """A map of values (H, W) moved as `resize` moves its image: nearest neighbour, padded with `fill`."""
+    height, width = scaled(values_HW.shape[0], values_HW.shape[1], size, how)
+    if (height, width) != values_HW.shape:
+        nearest = cv2.resize(values_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        values_HW = np.asarray(nearest, dtype=np.uint8)
+    return _framed(values_HW, size, how, fill)
 
 
 def _framed(image: Pixels, size: int, how: str, fill: int) -> Pixels:

@@ -6,13 +6,12 @@ Every download is checked by its sha256 before anything of it is unpacked, and n
 from __future__ import annotations
 
 import csv
-import hashlib
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.error import URLError
@@ -20,7 +19,8 @@ from urllib.parse import unquote, urlparse
 from urllib.request import urlopen
 
 from stillframe.config import FetchConfig
-from stillframe.ingest.synthetic import make
+from stillframe.hashing import file_sha256
+from stillframe.ingest.demo_sources import DemoData, make_demo_data
 from stillframe.progress import bar
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -28,8 +28,14 @@ TIMEOUT_S = 60.0  # without a byte from the other side
 OWN_FOLDER = "or get the images yourself and give their folder by data.path"
 
 
-def get(fetch: FetchConfig, out: Path, work: Path) -> None:
-    """Bring what `fetch` names into the empty folder `out`; `work` is an empty folder for the download.
+def get(fetch: FetchConfig, out: Path, work: Path, makers: Callable[[], Mapping[str, DemoData]] | None = None) -> None:
+    """Bring what `fetch` names into the empty folder `out`.
+
+    Args:
+        fetch: section `data.fetch`.
+        out: gets the data set.
+        work: an empty folder for the download.
+        makers: gives the demo data sets that can be made, by name; None: there are none.
 
     Raises:
         ValueError: it cannot be had, is not what its sha256 says, or does not hold `fetch.folder`.
@@ -44,7 +50,7 @@ def get(fetch: FetchConfig, out: Path, work: Path) -> None:
     elif fetch.kind == "url":
         unpack(check(url(fetch.name, work), fetch.sha256), out, fetch.folder)
     elif fetch.kind == "made":
-        make.make(fetch.name, out, work, get)
+        make_demo_data(fetch.name, makers() if makers is not None else {}, out, work, get)
     elif fetch.kind == "hub":
         hub(fetch.name, out)
     else:
@@ -52,31 +58,30 @@ def get(fetch: FetchConfig, out: Path, work: Path) -> None:
 
 
 def check(path: Path, sha256: str | None) -> Path:
-    """Raise ValueError when a file is not the one that was asked for."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    """The file; ValueError when it is not the one that was published."""
+    digest = file_sha256(path)
+    if digest != sha256:
         raise ValueError(
-            f"{path.name}: sha256 is {found}, data.fetch.sha256 says {sha256}: not the file that was published"
+            f"{path.name}: sha256 is {digest}, data.fetch.sha256 says {sha256}: not the file that was published"
         )
     return path
 
 
-def _command(words: list[str], cwd: Path, hint: str) -> None:
+def _command(command: list[str], cwd: Path, hint: str) -> None:
     try:
-        subprocess.run(words, cwd=cwd, check=True, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        subprocess.run(command, cwd=cwd, check=True, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     except FileNotFoundError:
-        raise ValueError(f"{words[0]} is not on this machine: {hint}") from None
+        raise ValueError(f"{command[0]} is not on this machine: {hint}") from None
     except subprocess.CalledProcessError as error:
         last = (error.stderr or "").strip().splitlines()[-3:]
-        raise ValueError(f"{' '.join(words[:4])} ... failed: {' | '.join(last)}: {hint}") from None
+        raise ValueError(f"{' '.join(command[:4])} ... failed: {' | '.join(last)}: {hint}") from None
 
 
 def package(name: str, work: Path) -> Path:
     """Download the wheel of a pinned Python package, without what it depends on."""
     if "==" not in name:
         raise ValueError(f"data.fetch.name = {name!r}: pin the package, as in elpv-dataset==1.0.0.post1")
-    words = [
+    command = [
         sys.executable,
         "-m",
         "pip",
@@ -89,7 +94,7 @@ def package(name: str, work: Path) -> Path:
     ]
     print(f"downloading the package {name}", file=sys.stderr)
     _command(
-        [*words, "--dest", str(work), name], work, f"is there a network, and pip in this environment? {OWN_FOLDER}"
+        [*command, "--dest", str(work), name], work, f"is there a network, and pip in this environment? {OWN_FOLDER}"
     )
     return _only(work, ".whl")
 
@@ -109,10 +114,10 @@ def debian(fetch: FetchConfig, out: Path, work: Path) -> None:
 
 
 def _only(work: Path, suffix: str) -> Path:
-    found = sorted(work.glob(f"*{suffix}"))
-    if len(found) != 1:
-        raise ValueError(f"the download left {len(found)} {suffix} files")
-    return found[0]
+    files = sorted(work.glob(f"*{suffix}"))
+    if len(files) != 1:
+        raise ValueError(f"the download left {len(files)} {suffix} files")
+    return files[0]
 
 
 def url(address: str, work: Path) -> Path:
@@ -122,10 +127,10 @@ def url(address: str, work: Path) -> Path:
         raise ValueError(f"data.fetch.name = {address!r} is not an http(s) address")
     path = work / (PurePosixPath(unquote(parts.path)).name or "download")
     try:
-        with urlopen(address, timeout=TIMEOUT_S) as answer, path.open("wb") as file:
-            total = int(answer.headers.get("Content-Length") or 0)
+        with urlopen(address, timeout=TIMEOUT_S) as response, path.open("wb") as file:
+            total = int(response.headers.get("Content-Length") or 0)
             with bar(f"downloading {path.name} (bytes)", total) as advance:
-                while block := answer.read(BLOCK):
+                while block := response.read(BLOCK):
                     file.write(block)
                     advance(len(block))
     except (URLError, TimeoutError, ConnectionError) as error:
@@ -239,8 +244,8 @@ def digits(name: str, out: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    for index, (image, label) in enumerate(zip(found.images, found.target, strict=True)):
-        folder = out / str(label)
+    loaded = load_digits()
+    for index, (image, digit) in enumerate(zip(loaded.images, loaded.target, strict=True)):
+        folder = out / str(digit)
         folder.mkdir(exist_ok=True)
         Image.fromarray(np.round(image * (255.0 / 16.0)).astype(np.uint8)).save(folder / f"{index:04d}.png")

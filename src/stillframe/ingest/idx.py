@@ -6,14 +6,15 @@ import gzip
 import re
 import shutil
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.ingest.sources import SPLIT_NAMES, Listing, SourceRow
+from stillframe.ingest.listing import SPLIT_NAMES, Listing, SourceRow
 from stillframe.paths import replacing
 
 NAME = re.compile(r"^(?P<prefix>.*?)-?images?[-.]idx3-ubyte(\.gz)?$")
@@ -47,14 +48,18 @@ def header(path: Path) -> Header:
 
 def image_files(folder: Path) -> list[Path]:
     """The idx files of images in a folder; where one lies both packed and unpacked, the unpacked."""
-    found = {
+    by_name = {
         path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir(), reverse=True) if NAME.match(path.name)
     }
-    return [found[name] for name in sorted(found)]
+    return [by_name[name] for name in sorted(by_name)]
 
 
-def read_idx(folder: Path) -> Listing:
-    """Rows "<file>#<row>" of every pair of images and labels; `t10k` and `test` are the test split.
+def read_idx(folder: Path, parse: Callable[[str], Any] = str) -> Listing:
+    """Rows "<file>#<row>" of every pair of files, of images and of their numbers; `t10k` and `test` are the test split.
+
+    Args:
+        folder: of the files.
+        parse: the value of a target from its number as text.
 
     Raises:
         ValueError: no such files, no labels beside images, or sizes that do not fit.
@@ -62,20 +67,21 @@ def read_idx(folder: Path) -> Listing:
     rows: list[SourceRow] = []
     for path in image_files(folder):
         stem = path.name.removesuffix(".gz")
-        labels = _labels(path)
+        values = _values(path)
         head = header(path)
-        if len(head.sizes) != 3 or len(labels) != head.sizes[0]:
-            raise ValueError(f"{path} has the sizes {head.sizes}, its labels are {len(labels)}")
+        if len(head.sizes) != 3 or len(values) != head.sizes[0]:
+            raise ValueError(f"{path} has the sizes {head.sizes}, its labels are {len(values)}")
         match = NAME.match(path.name)
         prefix = match["prefix"].lower() if match else ""
         split = "test" if prefix == "t10k" else SPLIT_NAMES.get(prefix)
-        rows += [SourceRow(f"{stem}#{index}", str(label), split) for index, label in enumerate(labels)]
+        rows += [SourceRow(f"{stem}#{index}", parse(str(value)), split) for index, value in enumerate(values)]
     if not rows:
         raise ValueError(f"{folder}: no idx files such as train-images-idx3-ubyte[.gz]")
     return Listing("idx", sorted(rows, key=lambda row: row.id), {}, [])
 
 
-def _labels(images: Path) -> NDArray[np.uint8]:
+def _values(images: Path) -> NDArray[np.uint8]:
+    """The numbers that belong to a file of images."""
     name = images.name.removesuffix(".gz").replace("images", "labels").replace("image", "label").replace("idx3", "idx1")
     path = next((images.with_name(name + end) for end in ("", ".gz") if images.with_name(name + end).is_file()), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""One image or video by its path or its id, judged as preprocessing judges it: what predicts sees what training saw."""
+"""One image or video by its path or its id, with the checks of preprocessing: prediction reads what training read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from stillframe.config import DataConfig
 from stillframe.ingest import idx
 from stillframe.ingest.decode import DecodedImage, InvalidImage, decode
-from stillframe.ingest.sources import detect, to_path
+from stillframe.ingest.listing import to_path
 from stillframe.ingest.video.views import ClipReader
 
 
@@ -70,9 +70,8 @@ class SourceImages:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder: run `dvc repro fetch`, or set data.path to your images")
         self.folder, self.data = folder, data
-        kind = detect(folder, data) if data.format == "auto" else data.format
         self.files: dict[str, Path] = {}
-        if kind == "idx":
+        if data.format == "idx" or (data.format == "auto" and data.table is None):
             for path in idx.image_files(folder):
                 self.files[path.name.removesuffix(".gz")] = idx.unpacked(path, unpacked)
 

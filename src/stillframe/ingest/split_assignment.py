@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def assign(
     both were given, the unassigned rows are train.
 
     Args:
-        frame: columns id, name (class), group, split (given, or None).
+        frame: columns id, stratum (class), group, split (given, or None).
         seed: another seed, another split.
         val_fraction: 0..1.
         test_fraction: 0..1.
@@ -49,14 +50,14 @@ def _dealt(frame: pd.DataFrame, split: pd.Series[str], seed: int, folds: int, fo
     if not 0 <= fold < folds or folds < 2:
         raise ValueError(f"data.fold = {fold} of data.folds = {folds}: folds count from 0, and there are two or more")
     pool = frame[split != "test"]
-    fewest = pool.groupby("name")["group"].nunique()
+    fewest = pool.groupby("stratum")["group"].nunique()
     if len(fewest) and fewest.min() < folds:
         raise ValueError(
             f"data.folds = {folds}: class {fewest.idxmin()!r} has {fewest.min()} usable image(s) or group(s) beside "
             "the test split: fewer folds, or more images"
         )
     pool = pool.loc[pool["group"].map(lambda group: _key(seed, str(group))).sort_values().index]  # no order of files
-    parts = StratifiedGroupKFold(folds).split(np.zeros(len(pool)), pool["name"], pool["group"])
+    parts = StratifiedGroupKFold(folds).split(np.zeros(len(pool)), pool["stratum"], pool["group"])
     held = list(parts)[fold][1]
     out = split.copy()
     out.loc[pool.index] = "train"
@@ -79,7 +80,7 @@ def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: 
     pool = frame[out == "train"].sort_values("id")
     if not carve or pool.empty:
         return out
-    if pool.groupby("group")["name"].nunique().max() > 1:
+    if pool.groupby("group")["stratum"].nunique().max() > 1:
         parts = _by_folds(pool, seed, carve)
     else:
         parts = _by_class(pool, seed, carve)
@@ -101,7 +102,7 @@ def _key(seed: int, group: str) -> str:
 def _by_class(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Series[str]:
     """Class by class, whole groups in hashed order until each split has its share, and at least one group."""
     parts: dict[str, str] = {}
-    for name, rows in pool.groupby("name"):
+    for name, rows in pool.groupby("stratum"):
         sizes = rows.groupby("group").size()
         if len(sizes) < len(carve) + 1:
             raise ValueError(
@@ -137,14 +138,14 @@ def _by_folds(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
         raise ValueError(
             f"{groups} group(s) are too few for train, {' and '.join(reversed(carve))}: see data.columns.group"
         )
-    fewest = int(pool["name"].value_counts().min())
+    fewest = int(pool["stratum"].value_counts().min())
     folds = max(2, min(folds, fewest)) if fewest < folds else folds
     if folds < len(carve) + 1:
-        rare = pool["name"].value_counts().idxmin()
+        rare = pool["stratum"].value_counts().idxmin()
         raise ValueError(f"class {rare!r} has {fewest} usable image(s), and needs at least {len(carve) + 1}")
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     number = np.empty(len(pool), dtype=np.int64)
-    for fold, (_, rows) in enumerate(dealer.split(np.zeros(len(pool)), pool["name"], pool["group"])):
+    for fold, (_, rows) in enumerate(dealer.split(np.zeros(len(pool)), pool["stratum"], pool["group"])):
         number[rows] = fold
     out, first = np.full(len(pool), "train", dtype=object), 0
     for split, fraction in carve.items():
@@ -154,16 +155,17 @@ def _by_folds(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
     return pd.Series(out, index=pool.index)
 
 
-def without_rare(frame: pd.DataFrame, least: int) -> pd.DataFrame:
-    """Strata of fewer than `least` groups are counted with the most frequent one; column name.
+def merge_rare(strata: pd.Series[Any], groups: pd.Series[Any], least: int) -> pd.Series[Any]:
+    """Strata of fewer than `least` groups joined with the most frequent one.
 
-    For masks, where the name is only what an image shows most of: a class needs no image that it fills.
+    For targets of which the stratum is only a summary, such as the largest class in the image: a rare one must not
+    make the split impossible.
     """
-    sizes = frame.groupby("name")["group"].nunique()
+    sizes = groups.groupby(strata).nunique()
     if not len(sizes):
-        return frame
+        return strata
     rare = set(sizes.index[sizes < least])
-    return frame.assign(name=frame["name"].where(~frame["name"].isin(rare), sizes.idxmax()))
+    return strata.where(~strata.isin(rare), sizes.idxmax())
 
 
 def split_hash(pairs: Iterable[tuple[str, str]]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillframe.config import ColumnsConfig, DataConfig, nearest
-from stillframe.ingest.sources import SPLIT_NAMES, Listing, MaskFiles, SourceRow, to_id, walk
+from stillframe.ingest.listing import SPLIT_NAMES, Listing, SourceRow, to_id, walk
+from stillframe.ingest.target import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def canonical(label: str) -> str:
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
 
 
-def find_table(folder: Path, data: DataConfig) -> Path | None:
+def find_table(folder: Path, data: DataConfig, target: Target) -> Path | None:
     """The table of a folder: `data.table`, or the one file beside the images that has the columns.
 
     Raises:
@@ -47,7 +48,7 @@ def find_table(folder: Path, data: DataConfig) -> Path | None:
                 frame = read_frame(path, data.columns)
             except ValueError:
                 continue  # another table, not one of images
-            if {data.columns.path, data.columns.label} <= set(frame.columns):
+            if {data.columns.path, *target.table_columns(data)} <= set(frame.columns):
                 fits.append(path)
     return fits[0] if len(fits) == 1 else None
 
@@ -91,72 +92,52 @@ def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.rename(columns=str).map(text)
 
 
-def read_table(folder: Path, data: DataConfig) -> Listing:
-    """Rows of the table, sorted by id; a file that is listed more than once stays one row.
+def read_table(folder: Path, data: DataConfig, target: Target) -> Listing:
+    """Rows of the table, sorted by id; a file that is listed more than once becomes one row.
 
     Raises:
         ValueError: no table, or one without the named columns.
     """
-    path = find_table(folder, data)
+    path, columns = find_table(folder, data, target), target.table_columns(data)
     if path is None:
-        raise ValueError(
-            f"{folder}: not one table with the columns {data.columns.path!r} and {data.columns.label!r}: "
-            "set data.table and data.columns"
-        )
+        names = " and ".join(repr(name) for name in (data.columns.path, *columns))
+        raise ValueError(f"{folder}: not one table with the columns {names}: set data.table and data.columns")
     frame = read_frame(path, data.columns)
-    wanted = [name for name in vars(data.columns).values() if isinstance(name, str)] + data.columns.slices
-    if data.masks is not None:  # such a table has a column of masks instead of labels
-        wanted = [name for name in wanted if name != data.columns.label] + [mask_column(data)]
-    for name in wanted:
+    roles = ("path", "split", "group", "weight", "start", "end")
+    named = [name for role in roles if (name := getattr(data.columns, role))]
+    for name in [*named, *columns, *data.columns.slices]:
         if name not in frame.columns:
             raise ValueError(f"{path} has no column {name!r} (data.columns): {nearest(name, frame.columns)}")
-    seen: dict[str, list[SourceRow]] = {}
+    by_id: dict[str, list[SourceRow]] = {}
     for record in frame.to_dict("records"):
-        row = _row(folder, {str(key): str(value) for key, value in record.items()}, data)
-        seen.setdefault(row.id, []).append(row)
-    rows = [row for _, same in sorted(seen.items()) for row in _one(same)]
+        row = _row(folder, {str(key): str(value) for key, value in record.items()}, data, target)
+        by_id.setdefault(row.id, []).append(row)
+    rows = [_merged(same, target) for _, same in sorted(by_id.items())]
+    # images in the folders that the table does not list are counted, so that nobody misses them silently
     ignored: Counter[str] = Counter()
     listed = {row.file or row.id for row in rows}
     for top in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if top.is_dir() and not top.name.startswith("."):
-            films = walk(folder, top.name, ignored, films=data.clip is not None)
-            extra = sum(to_id(name) not in listed for name, _ in films)
-            ignored["not listed in the table"] += extra
+            files = walk(folder, top.name, ignored, videos=data.clip is not None)
+            ignored["not listed in the table"] += sum(to_id(name) not in listed for name, _ in files)
     return Listing("table", rows, {why: count for why, count in sorted(ignored.items()) if count}, [])
 
 
-def _one(same: list[SourceRow]) -> list[SourceRow]:
-    """Rows of one file as one row; different labels are a problem of that file."""
-    first = same[0]
-    labels = sorted({canonical(row.label) for row in same})
-    if len(labels) > 1 and not first.problem:
-        words = " | ".join(labels)
-        return [
-            SourceRow(first.id, words, first.split, first.group, problem=f"conflict: listed with the labels {words}")
-        ]
-    if len({row.mask for row in same}) > 1 and not first.problem:
-        words = " | ".join(sorted({mask_id for row in same if row.mask for _, mask_id in row.mask.files}))
-        return [replace(first, problem=f"conflict: listed with the masks {words}")]
-    splits = sorted({row.split for row in same if row.split})
-    if len(splits) > 1 and not first.problem:
-        return [SourceRow(first.id, first.label, problem=f"split: listed in {' and '.join(splits)}")]
-    return [replace(first, split=splits[0] if splits else None)]
+def _merged(same: list[SourceRow], target: Target) -> SourceRow:
+    """Rows of one file as one row; targets or splits that contradict each other are a problem of that file."""
+    first, splits = same[0], sorted({row.split for row in same if row.split})
+    value, problem = target.merge([row.target for row in same])
+    if first.problem:
+        value, problem = first.target, first.problem
+    elif not problem and len(splits) > 1:
+        problem, splits = f"split: listed in {' and '.join(splits)}", []
+    return replace(first, target=value, split=splits[0] if splits else None, problem=problem)
 
 
-def mask_column(data: DataConfig) -> str:
-    """The column of the masks' paths (ValueError: none is named)."""
-    if data.masks is None or data.masks.column is None:
-        raise ValueError("data.masks.column is null: name the column of the table that has the masks' paths")
-    return data.masks.column
-
-
-def _row(folder: Path, cells: dict[str, str], data: DataConfig) -> SourceRow:
-    columns, mask = data.columns, None
-    row_id, problem = _relative(folder, cells[columns.path])
-    if data.masks is not None:
-        mask_id, wrong = _relative(folder, cells[mask_column(data)])
-        mask, problem = MaskFiles((("", mask_id),)), problem or (f"mask {wrong}" if wrong else "")
-    label = cells[columns.label].strip() if mask is None else ""
+def _row(folder: Path, cells: dict[str, str], data: DataConfig, target: Target) -> SourceRow:
+    columns = data.columns
+    row_id, problem = relative_id(folder, cells[columns.path])
+    value, wrong = target.from_cells(cells, data, folder)
     split = cells[columns.split].strip().lower() if columns.split else ""  # an empty cell: the splitter decides
     group = (cells[columns.group].strip() if columns.group else "") or None
     weight, weight_text = 1.0, cells[columns.weight] if columns.weight else "1"
@@ -167,12 +148,11 @@ def _row(folder: Path, cells: dict[str, str], data: DataConfig) -> SourceRow:
     if not (math.isfinite(weight) and weight >= 0):
         problem = problem or f"weight is not 0 or more: {weight_text!r}"
         weight = 1.0
-    if not label and mask is None:
-        problem = problem or "label missing"
+    problem = problem or wrong
     if split and split not in SPLIT_NAMES:
         problem = problem or f"split is not train, val or test: {split!r}"
-    given = SPLIT_NAMES.get(split) if split else None
-    row = SourceRow(row_id, label, given, group, weight, {name: cells[name] for name in columns.slices}, problem, mask)
+    slices = {name: cells[name] for name in columns.slices}
+    row = SourceRow(row_id, value, SPLIT_NAMES.get(split), group, weight, slices, problem)
     return row if data.clip is None else _part(row, cells, columns)
 
 
@@ -196,7 +176,7 @@ def _plain(seconds: float) -> str:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
-def _relative(folder: Path, text: str) -> tuple[str, str]:
+def relative_id(folder: Path, text: str) -> tuple[str, str]:
     """The id of a path in the table, and why it is refused ("" when it is not)."""
     if not text.strip():
         return text, "path missing"

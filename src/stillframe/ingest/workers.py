@@ -11,9 +11,9 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
-from stillframe.ingest import chunks
-from stillframe.ingest.chunks import Chunk
+from stillframe.ingest import chunks, spool
 from stillframe.ingest.decode import DecodedImage, decode
+from stillframe.ingest.spool import Chunk
 from stillframe.progress import bar
 
 Decoder = Callable[..., DecodedImage]
@@ -31,7 +31,7 @@ def survey_all(parts: list[Chunk], *, workers: int, backend: str, decoder: Decod
     Raises:
         ValueError: the backend is not installed.
     """
-    todo = [part for part in parts if chunks.finished(part) is None]
+    todo = [part for part in parts if spool.finished(part) is None]
     for part in todo:
         part.started.unlink(missing_ok=True)
     reused, total = len(parts) - len(todo), sum(len(part.rows) for part in parts)
@@ -39,12 +39,12 @@ def survey_all(parts: list[Chunk], *, workers: int, backend: str, decoder: Decod
         advance(total - sum(len(part.rows) for part in todo))
         while todo:
             broken = not _run(todo, workers or cores(), backend, decoder, advance)
-            left = [part for part in todo if chunks.finished(part) is None]
+            left = [part for part in todo if spool.finished(part) is None]
             suspects = [part for part in left if part.started.exists()] if broken else []
             for part in suspects or (left[:1] if len(left) == len(todo) else []):
-                chunks.keep(_bisect(part, decoder), part)
+                spool.write_chunk(_bisect(part, decoder), part)
                 advance(len(part.rows))
-            todo = [part for part in left if chunks.finished(part) is None]
+            todo = [part for part in left if spool.finished(part) is None]
     return reused
 
 

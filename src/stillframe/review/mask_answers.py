@@ -19,7 +19,7 @@ from stillframe.evaluation.class_scores import confidence_bins
 from stillframe.evaluation.pixel_counts import picture_scores
 from stillframe.evaluation.pixel_scores import boundary_f1, decide_pixels, pixel_confusion
 from stillframe.inference.split_predictor import CollectorState
-from stillframe.ingest.masks.tiles import TileRows
+from stillframe.ingest.tiles import TileRows
 from stillframe.store.columns import NO_VALUE as IGNORE
 from stillframe.store.split import Split
 from stillframe.types import Batch, Prediction

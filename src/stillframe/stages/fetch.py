@@ -10,7 +10,14 @@ from pathlib import Path
 
 from stillframe.config import FetchConfig, read_params
 from stillframe.ingest import download
+from stillframe.ingest.demo_sources import DemoData
 from stillframe.paths import RAW, write_json
+from stillframe.tasks import TASKS, find_task
+
+
+def demo_makers() -> dict[str, DemoData]:
+    """The demo data sets of all tasks, by name."""
+    return {name: maker for task in map(find_task, TASKS) for name, maker in task.demo_data.items()}
 
 
 def run(data_fetch: FetchConfig | None, data_path: str | None, *, raw: Path = RAW) -> None:
@@ -32,7 +39,7 @@ def run(data_fetch: FetchConfig | None, data_path: str | None, *, raw: Path = RA
         new.mkdir()
         work.mkdir()
         if data_path is None and data_fetch is not None:
-            download.get(data_fetch, new, work)
+            download.get(data_fetch, new, work, makers=demo_makers)
             write_json(new / "source.json", {"fetch": asdict(data_fetch)})
         else:
             write_json(new / "source.json", {"path": data_path})

@@ -8,6 +8,8 @@ from pathlib import Path
 from stillframe.config import DataConfig, read_params
 from stillframe.ingest.prepare import prepare
 from stillframe.paths import PREPARED, RAW, SOURCE, WORK
+from stillframe.reporting.audit_page import write_page
+from stillframe.tasks import find_task
 
 
 def run(
@@ -16,7 +18,7 @@ def run(
     """Read every file once, judge it, and write data/prepared.
 
     Args:
-        task: what is to be learnt; decides nothing here yet, and makes another task another result.
+        task: name of the task, which decides how targets are found and stored.
         seed: of the split.
         data: section `data`.
         source: the link to `raw` or to the user's own folder.
@@ -28,7 +30,8 @@ def run(
         ValueError: the data cannot be used.
     """
     folder = source if source.exists() else raw
-    findings = prepare(folder, data, seed=seed, out=prepared, work=WORK)
+    target = find_task(task).target
+    findings = prepare(folder, data, target, seed=seed, out=prepared, work=WORK, page=write_page)
     for warning in findings.warnings:
         print(f"preprocess: {warning}", file=sys.stderr)
     sizes = ", ".join(f"{split} {count:,}" for split, count in findings.sizes_of.items())

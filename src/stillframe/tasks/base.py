@@ -3,9 +3,10 @@
 A task is a folder `tasks/<name>/`. Its `__init__.py` holds `TASK` and imports nothing heavy; each part is a module of
 the folder that is imported when it is first used, so that a stage loads (and depends on) only the parts it needs:
 
-    target.py      how targets are found in a source, checked, stored and stratified
+    target.py      how targets are found in a source, checked, stored and stratified (`ingest.target.Target`)
     learning.py    network, loss, training step, prediction, test-time views (the only part with torch)
     evaluation.py  per-sample statistics, scores, what is tuned on validation, the gallery
+    demo_data.py   optional: data sets that can be made for the task
     output.py      from the arrays of an exported file to an answer: its row, its schema, how it is drawn
 """
 
@@ -14,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stillframe.config import DistillConfig, ModelConfig, OptimConfig
+    from stillframe.ingest.demo_sources import DemoData
+    from stillframe.ingest.target import Target
     from stillframe.models.build import Network
     from stillframe.types import Batch, DatasetCard, Prediction
 
@@ -145,6 +149,18 @@ class Task:
     highlights: tuple[str, ...]
     answer: str
     report: ReportText
+
+    @property
+    def target(self) -> Target:
+        """The part that finds, checks and stores targets."""
+        return cast("Target", self._part("target").TARGET)
+
+    @property
+    def demo_data(self) -> dict[str, DemoData]:
+        """Data sets that can be made for the task (`data.fetch.kind: made`); {} of a task without demo_data.py."""
+        if find_spec(f"{self.module}.demo_data") is None:
+            return {}
+        return cast("dict[str, DemoData]", self._part("demo_data").DEMO_DATA)
 
     @property
     def learning(self) -> Learning:

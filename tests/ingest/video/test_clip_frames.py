@@ -18,6 +18,7 @@ from stillframe.store.encoding import encode_clip, pack, unpack
 from stillframe.store.frame_sampling import FrameSampler, FrameTimes, make_frame_sampler, seconds
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split, SplitWriter
+from stillframe.tasks.classification.target import TARGET
 from stillframe.types import SPLITS, DatasetCard
 from tiny import DATA, LABEL
 
@@ -179,7 +180,9 @@ def test_class_folders_of_films(tmp_path):
     (root / "early" / "broken.mp4").write_bytes(b"not a film at all")
     (root / "early" / "notes.txt").write_text("hello")
     (root / "late" / "picture.jpg").write_bytes(b"\xff\xd8\xff" + bytes(20))
-    audit = prepare(root, data(clip={"stored": 8, "views": 2}), seed=0, out=tmp_path / "out", work=tmp_path / "work")
+    audit = prepare(
+        root, data(clip={"stored": 8, "views": 2}), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work"
+    )
     assert audit.kept == 16 and audit.quarantined == {"not a video": 1} and audit.animated == 0
     assert audit.ignored == {"not a video by name or content": 2} and audit.formats == {"MP4": 16}
     card = DatasetCard.read(tmp_path / "out" / "card.json")
@@ -205,7 +208,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     root = source(tmp_path / "films", 5)
     hashes = []
     for name in ("a", "b"):
-        prepare(root, data(), seed=0, out=tmp_path / name, work=tmp_path / "work")
+        prepare(root, data(), TARGET, seed=0, out=tmp_path / name, work=tmp_path / "work")
         hashes.append([(tmp_path / name / part / "data-00000-of-00001.arrow").read_bytes() for part in SPLITS])
     assert hashes[0] == hashes[1]
 
@@ -219,7 +222,7 @@ def test_a_table_of_parts_keeps_each_file_in_one_split(tmp_path):
     rows += [("0.mp4", "late", 5, 6), ("0.mp4", "late", 2, 1), ("1.mp4", "mid", "x", ""), ("1.mp4", "mid", 0, 99)]
     pd.DataFrame(rows, columns=["path", "label", "from", "to"]).to_csv(root / "clips.csv", index=False)
     columns = DATA["columns"] | {"start": "from", "end": "to"}
-    audit = prepare(root, data(columns=columns), seed=0, out=tmp_path / "out", work=tmp_path / "work")
+    audit = prepare(root, data(columns=columns), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work")
     assert audit.quarantined == {
         "outside the video": 2,
         "start is not before end, or less than 0": 1,
@@ -246,7 +249,7 @@ def test_given_splits_that_tear_a_file_apart_are_leaks(tmp_path):
     rows[-1] = (*rows[-1][:4], "train")  # the other part of 11.mp4 is in the test split
     pd.DataFrame(rows, columns=["path", "label", "start", "end", "split"]).to_csv(root / "clips.csv", index=False)
     columns = DATA["columns"] | {"start": "start", "end": "end", "split": "split"}
-    audit = prepare(root, data(columns=columns), seed=0, out=tmp_path / "out", work=tmp_path / "work")
+    audit = prepare(root, data(columns=columns), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work")
     assert audit.quarantined == {"leak": 1}
     assert "another part of the same video is in the test split" in (tmp_path / "out" / "quarantine.csv").read_text()
 
@@ -255,7 +258,7 @@ def test_copies_of_one_film_are_found(tmp_path):
     root = source(tmp_path / "films")
     (root / "early" / "copy.mp4").write_bytes((root / "early" / "3.mp4").read_bytes())
     (root / "late" / "conflict.mp4").write_bytes((root / "early" / "0.mp4").read_bytes())
-    audit = prepare(root, data(near_duplicates="report"), seed=0, out=tmp_path / "out", work=tmp_path / "work")
+    audit = prepare(root, data(near_duplicates="report"), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work")
     assert audit.quarantined == {"conflict": 2} and audit.exact == {"groups": 1, "images": 2}
 
 
@@ -263,7 +266,7 @@ def test_copies_of_one_film_are_found(tmp_path):
 @pytest.fixture
 def prepared(tmp_path):
     root = source(tmp_path / "films")
-    prepare(root, data(clip={"stored": 8, "views": 3}), seed=0, out=tmp_path / "out", work=tmp_path / "work")
+    prepare(root, data(clip={"stored": 8, "views": 3}), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work")
     return tmp_path / "out"
 
 

@@ -16,6 +16,7 @@ from stillframe.ingest.prepare import prepare as prepare_source
 from stillframe.ingest.read_image import SourceImages
 from stillframe.ingest.video.views import ClipReader
 from stillframe.store.split import Split
+from stillframe.tasks.classification.target import TARGET
 from tiny import DATA
 
 CLIP = {"frames": 4, "stored": 6, "fps": 8.0, "sampling": "uniform", "views": 2, "reversible": False}
@@ -37,7 +38,7 @@ def test_originals_are_the_frames_that_were_prepared(tmp_path: Path) -> None:
         )
     pd.DataFrame(rows).to_csv(source / "table.csv", index=False)
     section = data(table="table.csv", columns={**DATA["columns"], "start": "start", "end": "end"})
-    prepare_source(source, section, seed=0, out=tmp_path / "prepared", work=tmp_path / "work")
+    prepare_source(source, section, TARGET, seed=0, out=tmp_path / "prepared", work=tmp_path / "work")
     originals, seen = SourceImages(source, section, tmp_path / "unpacked"), set()
     for name in ("val", "test"):
         split = Split(tmp_path / "prepared" / name)

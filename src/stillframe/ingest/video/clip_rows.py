@@ -1,4 +1,4 @@
-"""Videos in preprocessing: what the survey keeps of one, and the rows of the store that are made of it."""
+"""Videos in preprocessing: reading one into the spool, and the rows of the store that are made of its frames."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from stillframe.config import ClipConfig
 from stillframe.drawing.frame_strip import strip_frames
+from stillframe.hashing import file_sha256
 from stillframe.ingest.decode import InvalidImage, Pixels, resize, to_channels
 from stillframe.ingest.image_hash import fingerprints
-from stillframe.ingest.sources import SourceRow
+from stillframe.ingest.ingest_config import IngestConfig
+from stillframe.ingest.listing import SourceRow
 from stillframe.ingest.video import decode
 from stillframe.ingest.video.reader import VideoInfo
 from stillframe.ingest.video.views import container_of
@@ -25,46 +27,41 @@ from stillframe.store.frame_sampling import FrameTimes
 BEYOND_S = 1.0  # a table's end may lie so far behind the file's
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def examine_clip(row: SourceRow, path: Path, clip: ClipConfig, rule: Any, record: dict[str, Any]) -> None:
-    """Fill in what the survey keeps of one video or of a part of one.
+def examine_clip(row: SourceRow, path: Path, clip: ClipConfig, config: IngestConfig, record: dict[str, Any]) -> None:
+    """Read one video or a part of one, and fill in its record: facts, fingerprints, and the frames of its rows.
 
     Args:
         row: the sample.
         path: of its file.
         clip: section `data.clip`.
-        rule: a `survey.Rule`.
-        record: of `survey.SCHEMA`.
+        config: how images are prepared.
+        record: of the spool; changed.
 
     Raises:
         InvalidImage: with the reason. OSError: the file cannot be read.
     """
     seen = path.stat()
-    record["bytes"], record["time_ns"], record["sha256"] = seen.st_size, seen.st_mtime_ns, sha256_of(path)
-    limits = {"min_px": rule.min_px, "max_megapixels": rule.max_megapixels}
+    record["bytes"], record["time_ns"], record["sha256"] = seen.st_size, seen.st_mtime_ns, file_sha256(path)
 
     def shrink(image: Pixels) -> Pixels:
-        small = resize(image, rule.image_size, rule.resize)
-        return small if rule.channels == "auto" else to_channels(small, 1 if rule.channels == "gray" else 3)
+        small = resize(image, config.image_size, config.resize)
+        return small if config.channels == "auto" else to_channels(small, 1 if config.channels == "gray" else 3)
 
     def choose(facts: VideoInfo) -> NDArray[np.float64]:
         return FrameTimes.of(clip, row.start, _end(row, facts)).seconds_N
 
-    facts, frame_N = decode.read(path, choose, change=shrink, **limits)
+    facts, frame_N = decode.read(
+        path, choose, change=shrink, min_px=config.min_px, max_megapixels=config.max_megapixels
+    )
     _describe(record, facts, frame_N)
-    if rule.encoding == "none":
+    if config.encoding == "none":
         return
     train = frame_N[FrameTimes.of(clip, row.start, _end(row, facts)).train_S]
     # how often each value occurs, channel by channel: a sixth of the time of sums over float64
     often = [np.bincount(train[..., channel].ravel(), minlength=256) for channel in range(train.shape[-1])]
     record["sums"] = [float(count @ np.arange(256)) for count in often]
     record["squares"] = [float(count @ np.arange(256) ** 2) for count in often]
-    record["image"] = pack([encode(frame, rule.encoding) for frame in frame_N])
+    record["image"] = pack([encode(frame, config.encoding) for frame in frame_N])
     record["start"], record["end"] = row.start, _end(row, facts)
 
 
@@ -87,7 +84,9 @@ def _describe(record: dict[str, Any], facts: VideoInfo, frame_N: Pixels) -> None
     record["pixels"] = hashlib.sha256(repr(frame_N.shape).encode() + frame_N.tobytes()).hexdigest()
 
 
-def rows_of(row: dict[str, Any], record: dict[str, Any], split: str, clip: ClipConfig, channels: int, rule: Any) -> Any:
+def rows_of(
+    row: dict[str, Any], record: dict[str, Any], split: str, clip: ClipConfig, channels: int, config: IngestConfig
+) -> list[dict[str, Any]]:
     """The rows of one video: one of the stored frames for training, one a view for validation and test.
 
     Args:
@@ -96,22 +95,22 @@ def rows_of(row: dict[str, Any], record: dict[str, Any], split: str, clip: ClipC
         split: "train", "val" or "test".
         clip: section `data.clip`.
         channels: of the data set.
-        rule: a `survey.Rule`.
+        config: how images are prepared.
 
     Returns:
-        A list of rows of the store. The views of a video share `source_id`; their ids end in "@0", "@1", ...
+        Rows of the store. The views of a video share `source_id`; their ids end in "@0", "@1", ...
     """
     frames = unpack(record["image"])
-    if rule.encoding == "raw" and record["channels"] != channels:
-        frames = [_coloured(frame, rule.image_size, record["channels"], channels) for frame in frames]
+    if config.encoding == "raw" and record["channels"] != channels:
+        frames = [_coloured(frame, config.image_size, record["channels"], channels) for frame in frames]
     wanted = FrameTimes.of(clip, record["start"], record["end"])
     picks = wanted.train_S[None] if split == "train" else wanted.views_VT
-    made = []
+    rows = []
     for view, pick_T in enumerate(picks):
         name = row["id"] if len(picks) == 1 else f"{row['id']}@{view}"
-        image = join([frames[at] for at in pick_T], rule.encoding)
-        made.append({**row, "id": name, "source_id": row["id"], "image": image})
-    return made
+        image = join([frames[index] for index in pick_T], config.encoding)
+        rows.append({**row, "id": name, "source_id": row["id"], "image": image})
+    return rows
 
 
 def join(frames: list[bytes], encoding: str) -> bytes:

@@ -18,6 +18,7 @@ from PIL import Image
 from stillframe.drawing.class_map import encode_class_map, palette
 from stillframe.ingest import idx
 from stillframe.ingest.decode import decode, resize
+from stillframe.ingest.demo_sources import ELPV, FASHION_MNIST, DemoData
 from stillframe.progress import bar
 
 SEED = 0
@@ -102,7 +103,7 @@ def _garments(folder: Path) -> dict[str, dict[str, list[Pixels]]]:
     for row in listing.rows:
         name, number = row.id.split("#")
         split = "test" if row.split == "test" else "val" if int(number) % 6 == 0 else "train"
-        made[split][class_of[row.label]].append(arrays[name][int(number)])
+        made[split][class_of[row.target]].append(arrays[name][int(number)])
     for split, kinds in made.items():
         for name, images in kinds.items():
             if not images:
@@ -150,3 +151,6 @@ def silhouette(garment: Pixels) -> NDArray[np.bool_]:
     parts, count = label(found, structure=np.ones((3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     return np.asarray(found & (sizes[parts] >= SPECK), dtype=bool)
+
+
+DEMO_DATA = {"garments": DemoData({"garments": FASHION_MNIST, "photographs": ELPV}, make)}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from stillframe.ingest.sources import read_folders
-from stillframe.ingest.synthetic import motion
 from stillframe.ingest.video import decode
+from stillframe.tasks.video_classification import demo_data as motion
+from stillframe.tasks.video_classification.target import TARGET
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def test_real_files_in_split_and_class_folders(tmp_path, garments):
     out = tmp_path / "work" / "new"
     out.mkdir(parents=True)
     motion.make(garments, out, clips={"train": 2, "val": 1, "test": 1})
-    rows = read_folders(out, split=True, films=True).rows
-    assert len(rows) == 20 and {row.label for row in rows} == set(motion.TURNS)
+    rows = read_folders(out, split=True, target=TARGET, videos=True).rows
+    assert len(rows) == 20 and {row.target for row in rows} == set(motion.TURNS)
     facts = decode.probe(out / rows[0].id)
     assert (facts.codec, facts.width, facts.height) == ("h264", 64, 64) and facts.seconds == pytest.approx(2.0)
     again = tmp_path / "work" / "again"

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from stillframe.ingest import idx
 from stillframe.ingest.decode import Pixels, resize
+from stillframe.ingest.demo_sources import FASHION_MNIST, DemoData
 from stillframe.paths import replacing
 from stillframe.progress import bar
 
@@ -145,3 +146,6 @@ def write(path: Path, frames: Pixels) -> None:
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
+
+
+DEMO_DATA = {"motion": DemoData({"garments": FASHION_MNIST}, made)}

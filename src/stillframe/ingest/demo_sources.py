@@ -1,13 +1,16 @@
-"""Data sets that are made from others: `data.fetch.kind: made`. What a maker makes depends on its sources alone."""
+"""Demo data sets that are made from published ones: `data.fetch.kind: made`.
+
+What a maker makes depends on its sources alone. The makers lie beside the tasks that they are for, in
+`tasks/<name>/demo_data.py`, as the dictionary `DEMO_DATA`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillframe.config import FetchConfig, nearest
-from stillframe.ingest.synthetic import garments, motion
 
 FASHION_MNIST = FetchConfig(  # as conf/data/fashion_mnist.yaml
     kind="debian",
@@ -24,8 +27,8 @@ ELPV = FetchConfig(  # as conf/data/elpv.yaml
 
 
 @dataclass(frozen=True)
-class Maker:
-    """How a data set is made.
+class DemoData:
+    """How a demo data set is made.
 
     Attributes:
         sources: what it is made from, by the names that `make` knows.
@@ -36,24 +39,21 @@ class Maker:
     make: Callable[[dict[str, Path], Path], None]
 
 
-MAKERS: dict[str, Maker] = {
-    "garments": Maker({"garments": FASHION_MNIST, "photographs": ELPV}, garments.make),
-    "motion": Maker({"garments": FASHION_MNIST}, motion.made),
-}
+Get = Callable[[FetchConfig, Path, Path], None]  # brings a published data set into an empty folder
 
 
-def make(name: str, out: Path, work: Path, get: Callable[[FetchConfig, Path, Path], None]) -> None:
-    """Bring the sources of a maker into `work` by `get`, and make its data set in the empty folder `out`.
+def make_demo_data(name: str, makers: Mapping[str, DemoData], out: Path, work: Path, get: Get) -> None:
+    """Bring the sources of a demo data set into `work` by `get`, and make it in the empty folder `out`.
 
     Raises:
-        ValueError: no maker of that name, or a source that cannot be had.
+        ValueError: no demo data of that name, or a source that cannot be had.
     """
-    if name not in MAKERS:
-        raise ValueError(f"data.fetch.name = {name!r}: of kind made there is: {nearest(name, MAKERS)}")
+    if name not in makers:
+        raise ValueError(f"data.fetch.name = {name!r}: of kind made there is: {nearest(name, makers)}")
     folders = {}
-    for part, source in MAKERS[name].sources.items():
+    for part, source in makers[name].sources.items():
         folders[part], download = work / part, work / f"{part}-download"
         for folder in (folders[part], download):
             folder.mkdir()
         get(source, folders[part], download)
-    MAKERS[name].make(folders, out)
+    makers[name].make(folders, out)

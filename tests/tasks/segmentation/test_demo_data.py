@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from stillframe.config import FetchConfig
-from stillframe.ingest.synthetic import garments, make
+from stillframe.ingest import demo_sources
 from stillframe.stages import fetch
+from stillframe.tasks.segmentation import demo_data as garments
 from tiny import picture
 
 CONF = Path(__file__).parents[3] / "conf/data"
@@ -75,7 +76,7 @@ def test_masks_are_exact_and_splits_share_nothing(tmp_path, few):
 
 def test_twice_the_same_bytes_and_an_unknown_maker(tmp_path, few):
     given = sources(tmp_path / "given")
-    where = {source.name: given[part] for part, source in make.MAKERS["garments"].sources.items()}
+    where = {source.name: given[part] for part, source in garments.DEMO_DATA["garments"].sources.items()}
 
     def get(source, out, work):
         shutil.copytree(where[source.name], out, dirs_exist_ok=True)
@@ -84,7 +85,7 @@ def test_twice_the_same_bytes_and_an_unknown_maker(tmp_path, few):
         out, work = tmp_path / name / "out", tmp_path / name / "work"
         out.mkdir(parents=True)
         work.mkdir()
-        make.make("garments", out, work, get)
+        demo_sources.make_demo_data("garments", garments.DEMO_DATA, out, work, get)
     assert digests(tmp_path / "one/out") == digests(tmp_path / "two/out")
     asked = FetchConfig(kind="made", name="garmets", sha256=None, folder=None)
     with pytest.raises(ValueError, match=r"data\.fetch\.name = 'garmets'.* did you mean 'garments'"):
@@ -100,6 +101,8 @@ def test_too_little_to_make_from_is_named(tmp_path, few):
         garments.make(given, tmp_path)
 
 
-@pytest.mark.parametrize(("source", "name"), [(make.FASHION_MNIST, "fashion_mnist"), (make.ELPV, "elpv")])
+@pytest.mark.parametrize(
+    ("source", "name"), [(demo_sources.FASHION_MNIST, "fashion_mnist"), (demo_sources.ELPV, "elpv")]
+)
 def test_the_sources_are_those_of_their_own_data_sets(source, name):
     assert asdict(source) == yaml.safe_load((CONF / f"{name}.yaml").read_text())["fetch"]

@@ -2,27 +2,31 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from masked import MASKS, mask_of, masked_folder, scene
-from stillframe.ingest import chunks, prepare, workers
-from stillframe.ingest.decode import resize_mask
-from stillframe.ingest.masks import classes as mask_classes
-from stillframe.ingest.masks import sources as mask_sources
-from stillframe.ingest.sources import detect, read_source
+from stillframe.ingest import chunks, prepare, sources, spool, workers
+from stillframe.ingest.decode import resize_nearest
+from stillframe.ingest.pairs import match_names
+from stillframe.reporting.audit_page import write_page
 from stillframe.store.split import Split
-from stillframe.tasks.segmentation import IGNORE
+from stillframe.tasks import find_task
+from stillframe.tasks.segmentation import IGNORE, mask_classes
+from stillframe.tasks.segmentation.target import TARGET
 from stillframe.types import DatasetCard
+
+detect, read_source = partial(sources.detect, target=TARGET), partial(sources.read_source, target=TARGET)
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """No pool of processes for a dozen tiny files."""
     monkeypatch.setattr(
-        workers, "survey_all", lambda parts, **options: [chunks.process(p) for p in parts if not chunks.finished(p)]
+        workers, "survey_all", lambda parts, **options: [chunks.process(p) for p in parts if not spool.finished(p)]
     )
 
 
@@ -37,8 +41,9 @@ def section(data):
 
 @pytest.fixture
 def go(tmp_path):
-    def run(folder, section, seed=0, out="out"):
-        prepare.prepare(folder, section, seed=seed, out=tmp_path / out, work=tmp_path / "work")
+    def run(folder, section, seed=0, out="out", task="segmentation"):
+        target, folders = find_task(task).target, {"out": tmp_path / out, "work": tmp_path / "work"}
+        prepare.prepare(folder, section, target, seed=seed, page=write_page, **folders)
         return tmp_path / out
 
     return run
@@ -349,7 +354,7 @@ def test_what_is_missing_is_named(tmp_path, section, go, class_folders, data):
         go(class_folders({"cat": 3, "dog": 3}), section())
     folder = masked_folder(tmp_path / "masked")
     with pytest.raises(ValueError, match=r"data=masks, model=unet and task=segmentation"):
-        go(folder, data())
+        go(folder, data(), task="classification")
     with pytest.raises(ValueError, match=r"data\.masks\.coco: .*none\.json is not there"):
         go(folder, section({"coco": ["none.json"]}))
     (folder / "none.json").write_text('{"images": []}')
@@ -374,7 +379,7 @@ def test_a_changed_mask_is_found(tmp_path, section, monkeypatch):
 
     monkeypatch.setattr(prepare, "write", meddle)
     with pytest.raises(ValueError, match=r"changed while the stage ran, e\.g\. masks/02\.png"):
-        prepare.prepare(folder, section(), seed=0, out=tmp_path / "out", work=tmp_path / "work")
+        prepare.prepare(folder, section(), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work")
 
 
 @pytest.mark.parametrize("how", ["squash", "pad", "crop"])
@@ -382,7 +387,7 @@ def test_masks_are_resized_as_images_without_new_values(how):
     from stillframe.ingest.decode import resize
 
     image, mask = scene(4, 90, 64)
-    small, small_mask = resize(image, 32, how), resize_mask(mask, 32, how)
+    small, small_mask = resize(image, 32, how), resize_nearest(mask, 32, how, IGNORE)
     assert set(np.unique(small_mask)) <= {0, 1, 2, IGNORE}
     inside = small_mask != IGNORE
     assert (mask_of(small)[inside] == small_mask[inside]).mean() > 0.95  # but for mixed pixels at edges
@@ -393,11 +398,11 @@ def test_masks_are_resized_as_images_without_new_values(how):
     ("label", "expected"), [("255,0,0", "#ff0000"), ("(1, 2, 3)", "#010203"), ("#FF00aa", "#ff00aa"), ("7.0", "7")]
 )
 def test_spellings_of_labels(label, expected):
-    assert mask_classes.spelt(label) == expected
+    assert mask_classes.canonical_label(label) == expected
 
 
 def test_the_longest_name_wins():
-    found = mask_sources._matched({"images/a.png": "a", "images/a_b.png": "a_b"}, {"m/a_b_c.png": "a_b_c"}, "")
+    found = match_names({"images/a.png": "a", "images/a_b.png": "a_b"}, {"m/a_b_c.png": "a_b_c"}, "")
     assert found == {"images/a_b.png": [("c", "m/a_b_c.png")]}
 
 

@@ -1,1 +1,0 @@
-"""Masks beside images: read, judged, stored, tiled."""
