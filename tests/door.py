@@ -58,10 +58,11 @@ def ran(output: str) -> list[str]:
 
 
 def settings_of_the_repository(folder: Path) -> None:
-    """Copy conf/, .dvc/ and the ignore files into `folder`."""
+    """Copy conf/, .dvc/ and the ignore files (that of data/, too) into `folder`."""
     for name in ("conf", ".dvc/plots"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in (".dvc/config", ".dvc/.gitignore", ".gitignore", ".dvcignore"):
+    (folder / "data").mkdir(exist_ok=True)
+    for name in (".dvc/config", ".dvc/.gitignore", ".gitignore", ".dvcignore", "data/.gitignore"):
         shutil.copy(ROOT / name, folder / name)
 
 

@@ -116,6 +116,28 @@ def cycles(package: str = "stillframe") -> list[list[str]]:
     return sorted(group for group in groups if len(group) > 1)
 
 
+def tasks() -> list[str]:
+    return sorted(path.parent.name for path in (PACKAGE / "tasks").glob("*/__init__.py"))
+
+
+def task_files(name: str) -> dict[str, bool]:
+    """The files that CONTRIBUTING.md lists for a task, and whether this task has them."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("**A task.**")[1].split("```")[1]
+    tests = {  # what a line of the list demands beyond that the file is there
+        "src/stillframe/tasks/__init__.py": f'"{name}": ',
+        "conf/": rf"^task: {name}$",
+        "docs/": f"tasks/{name}/README.md",
+    }
+    files = {}
+    for pattern in re.findall(r"(?:src|conf|tests|docs)/\S+", section):
+        demand = next((text for start, text in tests.items() if pattern.startswith(start)), "")
+        paths = ROOT.glob(pattern.replace("<name>", name))
+        if pattern.startswith("conf/"):  # one option that selects the task is enough
+            paths, pattern = (ROOT / "conf").rglob("*.yaml"), "conf"
+        files[pattern] = any(re.search(demand, path.read_text(encoding="utf-8"), re.M) for path in paths)
+    return files
+
+
 def debts() -> dict[str, object]:
     """What breaks a rule today: cycles, words of tasks by file outside tasks/, names without a meaning by folder."""
     task_words: dict[str, int] = {}
@@ -129,6 +151,7 @@ def debts() -> dict[str, object]:
     return {
         "cycles": cycles(),
         "vocabulary": task_words,
+        "task files": {name: [f for f, there in task_files(name).items() if not there] for name in tasks()},
         "dialect": {name: count for name, count in sorted(names.items()) if count},
     }
 
@@ -161,6 +184,9 @@ def main(arguments: list[str]) -> None:
     assert isinstance(words, dict) and isinstance(names, dict)
     print(f"{'import cycles':26}{len(current['cycles']):>8}")
     print(f"{'words of tasks outside':26}{sum(words.values()):>8}   in {len(words)} files")
+    missing = current["task files"]
+    assert isinstance(missing, dict)
+    print(f"{'files missing of tasks':26}{sum(map(len, missing.values())):>8}")
     print(f"{'names without a meaning':26}{sum(names.values()):>8}   {names}")
     for name in arguments:  # files: their lines
         if name.endswith(".py"):

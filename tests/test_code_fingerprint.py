@@ -307,7 +307,7 @@ def test_after_a_failed_first_repro_git_adds_no_data(tmp_path: Path) -> None:
     shell(folder, "git", "add", "-A")
     added = set(shell(folder, "git", "diff", "--cached", "--name-only").split())
     assert added == {"conf/augment/symmetric.yaml", "params.yaml", "dvc.lock"}
-    assert shell(folder, "git", "ls-files", "data") == ""
+    assert shell(folder, "git", "ls-files", "data") == "data/.gitignore\n"
 
 
 def test_an_experiment_on_one_s_own_images_puts_none_of_them_into_git(tmp_path: Path) -> None:

@@ -98,6 +98,14 @@ def test_a_planted_name_without_a_meaning_is_found() -> None:
     assert house.dialect("created_at = find(one_hot)\nknown.update(row)\n") == []
 
 
+@pytest.mark.parametrize("task", house.tasks())
+def test_a_task_is_the_files_that_contributing_lists(task: str) -> None:
+    missing = [name for name, there in house.task_files(task).items() if not there]
+    allowed = json.loads(house.DEBT.read_text(encoding="utf-8"))["task files"].get(task, [])
+    assert set(missing) <= set(allowed)
+    assert len(house.task_files(task)) == 10, "all lines of the list are understood"
+
+
 def test_rooms_have_names_that_say_what_is_in_them() -> None:
     refused = {"utils", "util", "core", "common", "helpers", "helper", "misc", "lib"}
     named = {part for path in SOURCES for part in (*path.relative_to(ROOT).parts[:-1], path.stem)}
