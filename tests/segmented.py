@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stillframe.config import EvaluateConfig, ValidateConfig
+from stillframe.config import ValidateConfig
+from stillframe.evaluation.write_tables import write_evaluation, write_validation
+from stillframe.inference.split_predictor import collected
 from stillframe.ingest.tiles import cut, grid
-from stillframe.review import base
+from stillframe.reporting.gallery import draw_gallery
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split, SplitWriter
+from stillframe.tasks import find_task
 from stillframe.tasks.segmentation import IGNORE
 from stillframe.types import DatasetCard, Prediction
 from tiny import LABEL, MASK, picture
@@ -19,6 +22,7 @@ from tiny import LABEL, MASK, picture
 CLASSES = ["ground", "tree", "road"]
 SIZE = 24  # px
 VALIDATE = ValidateConfig(batch_size=3, tta="none", calibrate=True, threshold="auto", bins=10, require={})
+TASK = find_task("segmentation")
 CHOICES = {"temperature": 1.5, "threshold": None, "tta": "none", "bins": 10}
 
 
@@ -75,7 +79,7 @@ def logits(image_BCHW: np.ndarray) -> np.ndarray:
 
 
 class Made:
-    """Asks `logits` about a split as `fit.infer` asks a net, in as many parts as there would be processes."""
+    """Predicts a split with `logits` as `SplitPredictor` does with a network, in as many parts as processes."""
 
     tta = "none"
     batch_size = 3
@@ -83,20 +87,33 @@ class Made:
     def __init__(self, split, world=1, answer=logits):
         self.split, self.world, self.answer = split, world, answer
 
-    def __call__(self, keep=None):
+    def __call__(self, collector):
         rows = SplitDataset([self.split])
-        parts = []
+        results = []
         for rank in range(self.world):
-            kept = keep.begin(rows.splits[0])
-            mine = keep.rows(rows.splits[0], rank, self.world)
+            state = collector.start(rows.splits[0])
+            mine = collector.rows(rows.splits[0], rank, self.world)
             for first in range(0, len(mine), self.batch_size):
                 batch = rows[0, mine[first : first + self.batch_size]]
                 said = torch.from_numpy(self.answer(batch.image.numpy().astype(np.float32)))
-                kept.add(Prediction({"logits": said}, batch.index_B), batch)
-            parts.append(kept.handed())
-        return keep.whole(parts, Split(self.split))
+                state.add(*collected(Prediction({"logits": said}, batch.index_B), batch))
+            results.append(state.result())
+        return collector.merge(results, Split(self.split))
 
 
-def known_of(out, gallery=3, bootstrap=20):
-    section = EvaluateConfig(batch_size=3, bootstrap=bootstrap, slices=["size"], gallery=gallery, explain=0)
-    return base.EvaluationContext(card(), CHOICES, 0, section, out)
+def validate(made, section, card, out):
+    """What the stage validate writes -> metrics, choices."""
+    predictions, choices = TASK.evaluation.tune(made, section, card)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    return write_validation(TASK, predictions, card, choices, out), choices
+
+
+def evaluate(made, out, *, gallery=3, bootstrap=20, choices=CHOICES, facts=None):
+    """What the stage evaluate writes -> metrics."""
+    facts = facts or card()
+    predictions = TASK.evaluation.predict(made, choices, facts, out)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    options = {"seed": 0, "bootstrap": bootstrap, "slices": ["size"], "gallery": gallery}
+    metrics, errors = write_evaluation(TASK, predictions, facts, choices, out, **options)
+    draw_gallery(TASK, errors, predictions, made.split, out)
+    return metrics

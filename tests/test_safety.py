@@ -87,6 +87,7 @@ def test_the_trained_model(tmp_path: Path) -> None:
 
 def test_the_answers_of_a_champion(tmp_path: Path) -> None:
     from stillframe.registry.gate import evidence
+    from stillframe.tasks import find_task
     from stillframe.types import DatasetCard
 
     counts = {split: {"a": 1, "b": 1} for split in ("train", "val", "test")}
@@ -94,7 +95,7 @@ def test_the_answers_of_a_champion(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", {"accuracy": 1.0})
     planted(tmp_path / "predictions.parquet")
     with pytest.raises(ValueError, match=r"predictions\.parquet is not a table of predictions"):
-        evidence.of_folder(tmp_path)
+        evidence.of_folder(tmp_path, find_task("classification"))
 
 
 # --- YAML ----------------------------------------------------------------------------------------------------------

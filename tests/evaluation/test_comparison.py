@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from predicted import image_spread, paired_images
 from stillframe.evaluation import comparison
 from stillframe.evaluation.comparison import BETTER, SAME, UNKNOWN, WORSE, Difference
 
@@ -58,7 +59,7 @@ def test_one_run_and_equal_runs_have_no_interval() -> None:
 
 def test_the_interval_of_a_runs_accuracy_is_the_binomials() -> None:
     label, said = answers(0, 400, 0.85)
-    found = comparison.image_spread(label, said, 4, "accuracy", resamples=40_000, seed=1)
+    found = image_spread(label, said, 4, "accuracy", resamples=40_000, seed=1)
     share = float((label == said).mean())
     known = stats.binom.ppf([0.025, 0.975], 400, share) / 400
     assert (found.low, found.high) == pytest.approx(known, abs=0.0026)  # a step of 1/400
@@ -73,7 +74,7 @@ def test_the_interval_of_macro_f1_is_the_bootstrap_over_images() -> None:
 
         return float(f1_score(truth, answer, average="macro"))
 
-    found = comparison.image_spread(label, said, 4, "f1_macro", resamples=20_000, seed=1)
+    found = image_spread(label, said, 4, "f1_macro", resamples=20_000, seed=1)
     rng = np.random.default_rng(3)
     known = stats.bootstrap(
         (label, said), f1, paired=True, vectorized=False, n_resamples=600, method="percentile", rng=rng
@@ -94,7 +95,7 @@ def test_the_paired_bootstrap_is_scipys(metric: str) -> None:
             return float(accuracy_score(truth, one) - accuracy_score(truth, other))
         return float(f1_score(truth, one, average="macro") - f1_score(truth, other, average="macro"))
 
-    found = comparison.paired_images(label, first, second, 4, metric, resamples=20_000, seed=1)
+    found = paired_images(label, first, second, 4, metric, resamples=20_000, seed=1)
     rng = np.random.default_rng(3)
     known = stats.bootstrap(
         (label, first, second), gap, paired=True, vectorized=False, n_resamples=600, method="percentile", rng=rng
@@ -109,13 +110,11 @@ def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
     second = first.copy()
     second[np.flatnonzero(first == label)[:12]] += 1
     second %= 4
-    gap = comparison.paired_images(label, first, second, 4, "accuracy", resamples=4000, seed=1)
-    one, other = (
-        comparison.image_spread(label, said, 4, "accuracy", resamples=4000, seed=1) for said in (first, second)
-    )
+    gap = paired_images(label, first, second, 4, "accuracy", resamples=4000, seed=1)
+    one, other = (image_spread(label, said, 4, "accuracy", resamples=4000, seed=1) for said in (first, second))
     assert other.high > one.low, "the intervals overlap"
     assert gap.verdict(more_is_better=True) == BETTER
-    turned = comparison.paired_images(label, second, first, 4, "accuracy", resamples=4000, seed=1)
+    turned = paired_images(label, second, first, 4, "accuracy", resamples=4000, seed=1)
     assert turned.verdict(more_is_better=True) == WORSE and turned.mean == -gap.mean
 
 
@@ -126,21 +125,21 @@ def test_equal_settings_are_seldom_called_different() -> None:
         label, first = answers(2 * seed, 200, 0.85)
         wrong = np.random.default_rng(9000 + seed).random(200) > 0.85
         second = np.where(wrong, (label + 1) % 4, label)
-        gap = comparison.paired_images(label, first, second, 4, "accuracy", resamples=400, seed=seed)
+        gap = paired_images(label, first, second, 4, "accuracy", resamples=400, seed=seed)
         called += gap.verdict(more_is_better=True) != SAME
     assert 1 <= called <= 30
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     label, said = answers(4, 100, 0.7)
-    twice = [comparison.image_spread(label, said, 4, "f1_macro", resamples=500, seed=7) for _ in range(2)]
+    twice = [image_spread(label, said, 4, "f1_macro", resamples=500, seed=7) for _ in range(2)]
     assert twice[0] == twice[1]
 
 
 def test_a_perfect_run_has_no_interval_from_its_images() -> None:
     label, _ = answers(4, 100, 0.7)
-    assert math.isnan(comparison.image_spread(label, label, 4, "accuracy", resamples=500, seed=7).low)
-    assert comparison.paired_images(label, label, label, 4, "accuracy", resamples=500, seed=7).verdict(True) == SAME
+    assert math.isnan(image_spread(label, label, 4, "accuracy", resamples=500, seed=7).low)
+    assert paired_images(label, label, label, 4, "accuracy", resamples=500, seed=7).verdict(True) == SAME
 
 
 def test_verdicts() -> None:
@@ -164,7 +163,7 @@ def test_mcnemar_counts_and_is_exact():
     second[:6] = 1  # the first alone is right on six
     first[6] = 1  # the second alone on one
     first[7:9] = second[7:9] = 1  # both are wrong: says nothing
-    found = comparison.mcnemar(label, first, second)
+    found = comparison.mcnemar(first == label, second == label)
     assert (found.first, found.second) == (6, 1)
     assert found.p == pytest.approx(2 * (1 + 7) / 2**7), "two-sided binomial of 7 fair coins"
-    assert comparison.mcnemar(label, first, first).p == 1.0
+    assert comparison.mcnemar(first == label, first == label).p == 1.0

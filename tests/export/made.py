@@ -10,7 +10,6 @@ import torch
 
 from stillframe.config import DataConfig, ExportConfig, ParityBound, PruneConfig, TrainerConfig, build
 from stillframe.config.hydra_compose import compose
-from stillframe.evaluation.decisions import with_decisions
 from stillframe.export.exporter import Exporter, ExportPaths
 from stillframe.export.mask_exporter import shipment_of
 from stillframe.export.variants import ExportContext
@@ -21,6 +20,7 @@ from stillframe.ingest.prepare import prepare
 from stillframe.models import weights
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
+from stillframe.tasks import find_task
 from stillframe.tasks.classification.target import TARGET
 from stillframe.training.spec import FinetuneSpec
 from stillframe.types import DatasetCard
@@ -89,9 +89,10 @@ class Stages:
         return NetworkSpec("plain_cnn", len(card.classes), card.channels, card.height, card.mean, deviation, 0.0, 0.0)
 
     def evaluate(self, card: DatasetCard, choices: dict[str, Any]) -> None:
-        """Write predictions.parquet."""
-        said = SplitPredictor(self.trained, self.prepared / "test", trainer(), choices["tta"], 8)()
-        with_decisions(said, choices).to_parquet(self.evaluated / "predictions.parquet", index=False)
+        """Write predictions.parquet, and what the task writes beside it."""
+        predictor = SplitPredictor(self.trained, self.prepared / "test", trainer(), choices["tta"], 8)
+        predictions = find_task(self.task).evaluation.predict(predictor, choices, card, self.evaluated)
+        predictions.to_parquet(self.evaluated / "predictions.parquet", index=False)
 
 
 def shipment(stages: Stages, section: ExportConfig = SECTION) -> Exporter:

@@ -12,21 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made import SECTION, Stages, shipment, trainer
+from made import SECTION, Stages, shipment
 from PIL import Image
 
 from masked import MASKS, masked_folder
 from stillframe.cli import main
-from stillframe.config import DataConfig, EvaluateConfig, build
+from stillframe.config import DataConfig, build
 from stillframe.inference.masks import as_evaluated, mask_of, unframed
 from stillframe.inference.onnx_model import ModelOutputs, OnnxModel
 from stillframe.inference.predict import predict
-from stillframe.inference.split_predictor import SplitPredictor
 from stillframe.models.build import NetworkSpec
-from stillframe.review.base import Tested as Known
-from stillframe.review.mask_pictures import answer_of
-from stillframe.review.masks import REVIEW
 from stillframe.tasks.segmentation import IGNORE
+from stillframe.tasks.segmentation.gallery import read_mask
 from stillframe.types import DatasetCard
 from tiny import DATA
 
@@ -40,11 +37,6 @@ class MaskStages(Stages):
         deviation = [0.05] * card.channels
         facts = (len(card.classes), card.channels, card.height, card.mean, deviation, 0.0, 0.0)
         return NetworkSpec("unet", *facts, encoder="test_resnet")
-
-    def evaluate(self, card: DatasetCard, choices: dict[str, Any]) -> None:
-        section = EvaluateConfig(batch_size=4, bootstrap=0, slices=[], gallery=0, explain=0)
-        asking = SplitPredictor(self.trained, self.prepared / "test", trainer(), choices["tta"], 4)
-        REVIEW.evaluate(asking, Known(card, choices, 0, section, self.evaluated))
 
 
 def stages_of(folder: Path, *, overlap: float | None, resize: str, tta: str, store: str = "raw") -> MaskStages:
@@ -98,7 +90,7 @@ def test_the_masks_of_evaluate_are_those_of_the_file(tiled: MaskStages) -> None:
     )
     image = np.asarray(Image.open(tiled.source / said["id"][0]))
     mask = mask_of(file, image)
-    saved = answer_of(tiled.evaluated / "masks.zip", said["mask"][0])
+    saved = read_mask(tiled.evaluated / "masks.zip", said["mask"][0])
     assert mask.answer_HW.shape == image.shape[:2] == saved.shape
     assert (mask.answer_HW != saved).mean() < 0.002
     assert mask.share_K == pytest.approx(np.bincount(mask.answer_HW.ravel(), minlength=3) / mask.answer_HW.size)

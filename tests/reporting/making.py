@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from stillframe.evaluation.calibration import softmax
-from stillframe.evaluation.tables import write_tables, write_validation_tables
+from stillframe.evaluation.write_tables import write_evaluation, write_validation
 from stillframe.paths import write_json
+from stillframe.tasks import find_task
+from stillframe.tasks.calibration import softmax
 from stillframe.types import DatasetCard
 
 
@@ -78,12 +79,12 @@ def make_stages(root, classes, samples=334, side=96, gallery=6):
     write_json(augmented / "policy.json", policy)
     picture(augmented / "preview.png", 300, 0, width=900)
     make_training(trained)
-    write_validation_tables(val, card, 15, validated)
+    write_validation(find_task("classification"), val, card, {"bins": 15}, validated)
     rules = [{"metric": "f1_macro", "least": 0.6, "value": 0.88, "passed": True}]
     choices = {"temperature": 1.4, "threshold": None, "tta": "none", "bins": 15, "notes": []}
     write_json(validated / "choices.json", {**choices, "verdict": {"passed": True, "rules": rules}})
-    options = {"bins": 15, "seed": 0, "bootstrap": 200, "slices": ["maker", "size"], "gallery": gallery}
-    _, errors = write_tables(test, card, evaluated, **options)
+    options = {"seed": 0, "bootstrap": 200, "slices": ["maker", "size"], "gallery": gallery}
+    _, errors = write_evaluation(find_task("classification"), test, card, {"bins": 15}, evaluated, **options)
     for file in errors["file"]:
         picture(evaluated / file, side, int(file[-7:-4]))
     explained = errors.head(2).assign(kind="error", method="Grad-CAM")

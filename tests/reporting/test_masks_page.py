@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from making import make_training
 
-from segmented import CHOICES, VALIDATE, Made, card, known_of, write_split
+from segmented import CHOICES, VALIDATE, Made, card, evaluate, validate, write_split
 from stillframe.paths import write_json
 from stillframe.reporting.inputs import read_inputs
 from stillframe.reporting.page import build_report
 from stillframe.reporting.text import headline, verdict
-from stillframe.review.masks import REVIEW
 
 
 def make_stages(root: Path) -> list[Path]:
@@ -25,9 +24,9 @@ def make_stages(root: Path) -> list[Path]:
         folder.mkdir(parents=True)
     card().write(prepared / "card.json")
     make_training(trained, "segmentation")
-    REVIEW.validate(Made(write_split(prepared / "val")), VALIDATE, card(), validated)
+    validate(Made(write_split(prepared / "val")), VALIDATE, card(), validated)
     write_json(validated / "choices.json", {**CHOICES, "notes": [], "verdict": {"passed": True, "rules": []}})
-    REVIEW.evaluate(Made(write_split(prepared / "test")), known_of(evaluated, bootstrap=50))
+    evaluate(Made(write_split(prepared / "test")), evaluated, bootstrap=50)
     return folders
 
 

@@ -82,7 +82,7 @@ def add(
         rows |= {"label": label, "predicted": said, "confidence": np.linspace(0.99, 0.4, IMAGES)}
         pd.DataFrame(rows).to_parquet(path / "val_predictions.parquet", index=False)
         data = {"name": "insects", "path": None, "val_fraction": 0.2, "test_fraction": 0.2}
-        (path / "params.yaml").write_text(yaml.safe_dump({"data": data}), encoding="utf-8")
+        (path / "params.yaml").write_text(yaml.safe_dump({"task": "classification", "data": data}), encoding="utf-8")
         metrics = {"val/accuracy": 1 - count / IMAGES, "test/accuracy": test}
         metrics |= {"train/seconds": 10.0 + number, "train/parameters": size}
         run = Repeat(at, at, None, "finished", f"run{number}", f"made-{number:04d}-r{at}", "f" * 40, metrics)

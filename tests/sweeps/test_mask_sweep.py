@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segmented import VALIDATE, Made, card, logits, write_split
-from stillframe.review.masks import REVIEW
+from segmented import VALIDATE, Made, card, logits, validate, write_split
 from stillframe.sweeps.comparison import write_page as review
 from stillframe.sweeps.comparison.candidates import SweepComparison
 from stillframe.sweeps.store import Repeat, Sweep, Trial
@@ -42,9 +41,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         def answer(image: np.ndarray, noise: float = noise, rng: np.random.Generator = rng) -> np.ndarray:
             return logits(image) + noise * rng.normal(size=(len(image), 3, *image.shape[2:])).astype(np.float32)
 
-        metrics, _ = REVIEW.validate(Made(split, answer=answer), VALIDATE, card(), place)
+        metrics, _ = validate(Made(split, answer=answer), VALIDATE, card(), place)
         shutil.move(place / "predictions.parquet", place / "val_predictions.parquet")
-        (place / "params.yaml").write_text(yaml.safe_dump({"data": {"name": "made"}}), encoding="utf-8")
+        (place / "params.yaml").write_text(
+            yaml.safe_dump({"task": "segmentation", "data": {"name": "made"}}), encoding="utf-8"
+        )
         values = {f"val/{name}": value for name, value in metrics.items()}
         values |= {"train/seconds": 10.0, "train/parameters": 100.0, "test/iou_macro": 0.5, "test/accuracy": 0.5}
         run = Repeat(0, 0, None, "finished", f"run{number}", f"made-{number}", "f" * 40, values)

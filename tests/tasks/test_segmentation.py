@@ -8,10 +8,10 @@ from torch.nn import functional
 from masked import CLASSES
 from stillframe.config import DistillConfig, build
 from stillframe.config.hydra_compose import compose
-from stillframe.evaluation.pixel_scores import mask_scores
 from stillframe.models import build as nets
 from stillframe.tasks import find_task
-from stillframe.tasks.segmentation import IGNORE, learning, losses
+from stillframe.tasks.class_scores import confusion_scores
+from stillframe.tasks.segmentation import IGNORE, METRICS, learning, losses
 from stillframe.types import Batch, DatasetCard, Prediction
 
 PIXELS = {"train": {"ground": 800, "square": 150, "disc": 50}}
@@ -124,7 +124,7 @@ def test_the_tally_counts_as_one_would_by_hand_in_any_order_and_on_parts():
     matrix = np.array([[((truth == a) & (said == b)).sum() for b in range(3)] for a in range(3)])
     scores = whole.scores(whole.counts())
     assert scores["loss"] == pytest.approx(2.0) and scores["accuracy"] == pytest.approx((truth == said).mean())
-    assert {key: value for key, value in scores.items() if key != "loss"} == mask_scores(matrix, CLASSES)
+    assert {key: value for key, value in scores.items() if key != "loss"} == confusion_scores(matrix, CLASSES, METRICS)
     assert parts[0].scores(parts[0].counts() + parts[1].counts()) == scores
     again = learning.make_accumulator(CARD)
     again.restore(parts[0].counts())

@@ -1,4 +1,4 @@
-"""Is one setting better than another? Repeats by Student's t, single runs by a paired bootstrap over images.
+"""Is one setting better than another? Repeats by Student's t, single runs by a paired bootstrap over samples.
 
 Repeats whose train images overlap (folds, or a split drawn anew with each seed) are not independent: their mean varies
 more than the usual formula says. The variance is then that of Nadeau and Bengio.
@@ -9,13 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from stillframe.evaluation.class_scores import FROM_CONFUSION, rates
-from stillframe.evaluation.intervals import LEVEL
+from stillframe.evaluation.bootstrap import LEVEL, make_scorer, percentiles, resampled
+from stillframe.tasks.base import Task
 
+if TYPE_CHECKING:
+    from stillframe.tasks.base import Scorer
+
+SAME_SCORE = 1e-12  # two scores of a sample that are no further apart are equal
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "not comparable"
 
 
@@ -107,69 +113,58 @@ def paired_repeats(first_R: ArrayLike, second_R: ArrayLike, overlap: float = 0.0
     return Difference(spread.mean, spread.low, spread.high, "repeats")
 
 
-def image_spread(
-    label_N: ArrayLike, predicted_N: ArrayLike, classes: int, metric: str, *, resamples: int, seed: int
-) -> Spread:
-    """A score of one run with its percentile bootstrap interval over the images.
-
-    Drawing N images with replacement is drawing the counts of the pairs (label, answer) from a multinomial: the same
-    distribution as `measure.intervals.bootstrap_intervals`, at a cost that does not grow with N.
+def sample_spread(scorer: Scorer, count: int, metric: str, *, resamples: int, seed: int) -> Spread:
+    """A score of one run with its percentile bootstrap interval over the samples.
 
     Args:
-        label_N: class indices.
-        predicted_N: class indices.
-        classes: K.
-        metric: one of `FROM_CONFUSION`.
+        scorer: of `bootstrap.make_scorer`.
+        count: samples.
+        metric: one of the scorer's.
         resamples: how many draws.
         seed: of the draws.
 
     Returns:
-        NaN for the bounds where all draws give the same score.
+        NaN for the bounds where all draws give the same score: drawing samples that are all right shows no other one.
     """
-    score, drawn_R = _resampled(label_N, [predicted_N], classes, metric, resamples, seed)
-    low, high = _middle(drawn_R[0])
-    if low == high:  # all answers right, say: drawing them again shows no other one
-        low = high = math.nan
-    return Spread(1, float(score[0]), math.nan, low, high)
+    drawn = resampled(scorer, count, resamples=resamples, seed=seed)
+    low, high = percentiles(drawn[metric]) if drawn else (math.nan, math.nan)
+    mean = float(scorer(np.ones((1, count)))[metric][0])
+    return Spread(1, mean, math.nan, *((math.nan, math.nan) if low == high else (low, high)))
 
 
-def paired_images(
-    label_N: ArrayLike,
-    first_N: ArrayLike,
-    second_N: ArrayLike,
-    classes: int,
-    metric: str,
-    *,
-    resamples: int,
-    seed: int,
+def paired_difference(
+    first: Scorer, second: Scorer, count: int, metric: str, *, resamples: int, seed: int
 ) -> Difference:
-    """The paired bootstrap of the difference of two models on the same images (Efron and Tibshirani 1993, chapter 8).
+    """The paired bootstrap of the difference of two models on the same samples (Efron and Tibshirani 1993, chapter 8).
 
-    Each draw takes the same images for both, so what is hard for both cancels. It says how the difference would vary
-    with other images; not how it would vary with another seed.
+    Each draw takes the same samples for both, so what is hard for both cancels. It says how the difference would vary
+    with other samples; not how it would vary with another seed.
 
     Args:
-        label_N: class indices.
-        first_N: answers of the first model.
-        second_N: answers of the second model, to the same images in the same order.
-        classes: K.
-        metric: one of `FROM_CONFUSION`.
+        first: of `bootstrap.make_scorer`.
+        second: of the other model's predictions of the same samples in the same order.
+        count: samples.
+        metric: one that both scorers have.
         resamples: how many draws.
         seed: of the draws.
     """
-    score, drawn_R = _resampled(label_N, [first_N, second_N], classes, metric, resamples, seed)
-    low, high = _middle(drawn_R[0] - drawn_R[1])
-    return Difference(float(score[0] - score[1]), low, high, "images")
+
+    def gap(weight_RN: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {metric: first(weight_RN)[metric] - second(weight_RN)[metric]}
+
+    drawn = resampled(gap, count, resamples=resamples, seed=seed)
+    low, high = percentiles(drawn[metric]) if drawn else (math.nan, math.nan)
+    return Difference(float(gap(np.ones((1, count)))[metric][0]), low, high, "images")
 
 
 @dataclass(frozen=True)
 class Discordant:
-    """Images that only one of two models answers right.
+    """Samples on which one of two models is better.
 
     Attributes:
-        first: right by the first model only.
-        second: right by the second model only.
-        p: two-sided p-value of "both are right equally often"; 1 where they agree everywhere.
+        first: on which the first model is.
+        second: on which the second model is.
+        p: two-sided p-value of "both are better equally often"; 1 where they agree everywhere.
     """
 
     first: int
@@ -177,46 +172,34 @@ class Discordant:
     p: float
 
 
-def mcnemar(label_N: ArrayLike, first_N: ArrayLike, second_N: ArrayLike) -> Discordant:
-    """McNemar's test of two accuracies on the same images, exact (McNemar 1947; the binomial form holds for few, too).
+def mcnemar(first_N: ArrayLike, second_N: ArrayLike) -> Discordant:
+    """The exact sign test of two models on the same samples; of right (1) and wrong (0) it is McNemar's test (1947).
 
     Args:
-        label_N: class indices.
-        first_N: answers of the first model.
-        second_N: answers of the second model, to the same images in the same order.
+        first_N: `tasks.base.Evaluation.sample_scores` of the first model.
+        second_N: of the second model, on the same samples in the same order.
     """
     from scipy.stats import binomtest
 
-    right_2N = np.stack([np.asarray(first_N), np.asarray(second_N)]) == np.asarray(label_N)
-    first, second = int((right_2N[0] & ~right_2N[1]).sum()), int((~right_2N[0] & right_2N[1]).sum())
+    gap_N = np.asarray(first_N, dtype=np.float64) - np.asarray(second_N, dtype=np.float64)
+    first, second = int((gap_N > SAME_SCORE).sum()), int((gap_N < -SAME_SCORE).sum())
     return Discordant(first, second, float(binomtest(first, first + second).pvalue) if first + second else 1.0)
 
 
-def _resampled(
-    label_N: ArrayLike, answers: Sequence[ArrayLike], classes: int, metric: str, resamples: int, seed: int
-) -> tuple[list[float], list[NDArray[np.float64]]]:
-    """For each model its score, and its score in each resample (R,)."""
-    assert metric in FROM_CONFUSION, metric
-    kinds = np.stack([np.asarray(column, dtype=np.int64) for column in (label_N, *answers)], axis=1)
-    cell_C, count_C = np.unique(kinds, axis=0, return_counts=True)
-    total = int(count_C.sum())
-    drawn_RC = np.random.default_rng(seed).multinomial(total, count_C / total, size=resamples).astype(np.float64)
-    counts = np.concatenate([count_C[None].astype(np.float64), drawn_RC])
-    actual = counts @ np.eye(classes)[cell_C[:, 0]]
-    scores, drawn = [], []
-    for at in range(1, cell_C.shape[1]):
-        answer_CK = np.eye(classes)[cell_C[:, at]]
-        right_CK = answer_CK * (cell_C[:, 0] == cell_C[:, at])[:, None]
-        value = rates(counts @ right_CK, actual, counts @ answer_CK)[metric]
-        scores.append(float(value[0]))
-        drawn.append(value[1:])
-    return scores, drawn
+def comparable_metrics(task: Task, predictions: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The metrics by which two models can be compared, sample by sample, with these columns of predictions."""
+    values = make_scorer(task, predictions, names)(np.ones((1, len(predictions))))
+    return [metric.name for metric in task.metrics if not metric.per_class and metric.name in values]
 
 
-def _middle(value_R: NDArray[np.float64]) -> tuple[float, float]:
-    tail = 50.0 * (1.0 - LEVEL)
-    low, high = np.percentile(value_R, [tail, 100.0 - tail])
-    return float(low), float(high)
+def count_target_mismatches(task: Task, first: pd.DataFrame, second: pd.DataFrame, names: Sequence[str]) -> int:
+    """Number of samples whose target differs between two tables of predictions, as far as their statistics show."""
+    differs_N = np.zeros(len(first), dtype=bool)
+    ours, theirs = (task.evaluation.statistics(table, names, {}) for table in (first, second))
+    for name in task.evaluation.TARGET:
+        gap = abs(ours[name] - theirs[name])
+        differs_N |= np.asarray(gap.sum(axis=tuple(range(1, gap.ndim)))).reshape(-1) > 0
+    return int(differs_N.sum())
 
 
 def pareto(value_NM: ArrayLike, more_is_better: Sequence[bool]) -> NDArray[np.bool_]:

@@ -18,8 +18,9 @@ from stillframe.inference.onnx_model import ModelOutputs, OnnxModel
 from stillframe.inference.trained_model import TrainedModel
 from stillframe.ingest.read_image import SourceImages
 from stillframe.ingest.workers import cores
-from stillframe.paths import write_json
+from stillframe.paths import read_json, write_json
 from stillframe.store.split import Split
+from stillframe.tasks import find_task
 
 MODEL, TABLE = "model.onnx", "export.json"
 
@@ -44,6 +45,7 @@ class Exporter:
 
     def __init__(self, shop: ExportContext, data: DataConfig, places: ExportPaths) -> None:
         self.shop, self.facts, self.section = shop, shop.facts, shop.section
+        self.task = find_task(read_json(shop.trained / "model.json")["task"])
         self.test, self.evaluated, self.out = places.test, places.evaluated, places.out
         self.threads = self.section.threads or cores()
         self.originals = SourceImages(places.source, data, self.out / "unpacked")
@@ -74,18 +76,19 @@ class Exporter:
 
     def model_metrics(self) -> dict[str, float]:
         """The model's scores, by evaluate's answers."""
-        return parity.scores(self.label_N, self.said["predicted"].to_numpy(np.int64), self.facts.classes)
+        return parity.scores(self.task, self.said[["label", "predicted"]], self.facts.classes)
 
     def weigh(self, files: list[OnnxModel]) -> list[dict[str, Any]]:
         """Of each file: scores over the raw test files, distance from the model."""
         section, classes, rows = self.section, self.facts.classes, []
         for file in files:
             answers = self.ask(file, list(self.said["id"]))
+            predictions = pd.DataFrame({"label": self.label_N, "predicted": answers.decision_N})
             options = {"resamples": section.bootstrap, "seed": self.shop.seed}
             rows.append(
                 {
-                    "metrics": parity.scores(self.label_N, answers.decision_N, classes),
-                    "intervals": parity.intervals(self.label_N, answers, classes, **options),
+                    "metrics": parity.scores(self.task, predictions, classes),
+                    "intervals": parity.intervals(self.task, predictions, classes, **options),
                     **parity.difference(answers, self.right),
                 }
             )
@@ -104,7 +107,8 @@ class Exporter:
         """A file's scores over the raw validation files: what a choice between files may look at."""
         table = Split(self.shop.lesson.val).table.drop_duplicates("source_id")  # a video has a row a view
         answers = self.ask(file, list(table["source_id"]))
-        return parity.scores(table["label"].to_numpy(dtype=np.int64), answers.decision_N, self.facts.classes)
+        predictions = pd.DataFrame({"label": table["label"].to_numpy(), "predicted": answers.decision_N})
+        return parity.scores(self.task, predictions, self.facts.classes)
 
     def _rows(self, paths: list[Path]) -> list[dict[str, Any]]:
         """The rows of the table: size, speed, scores, distance from the model."""

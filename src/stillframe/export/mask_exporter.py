@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,22 +11,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillframe.config import DataConfig
-from stillframe.evaluation.pixel_counts import PixelCounts, image_intervals
-from stillframe.evaluation.pixel_scores import mask_scores, pixel_confusion
+from stillframe.export import parity
 from stillframe.export.exporter import Exporter, ExportPaths
-from stillframe.export.parity import DIGITS
 from stillframe.export.variants import ExportContext
 from stillframe.inference.masks import BatchPredictor, as_evaluated
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.stream import read_all
 from stillframe.inference.trained_model import TrainedModel
 from stillframe.ingest.tiles import cut
-from stillframe.review.mask_answers import AT_ONCE_PX, numbered
-from stillframe.review.mask_pictures import truth_of
-from stillframe.store.columns import NO_VALUE as IGNORE
 from stillframe.store.split import Split
+from stillframe.tasks.segmentation import IGNORE
+from stillframe.tasks.segmentation.collectors import BATCH_PX, image_numbers
+from stillframe.tasks.segmentation.gallery import truth_of
+from stillframe.tasks.segmentation.pixel_scores import pixel_confusion
 
-SHOWN = ("iou_macro", "f1_macro")  # scores of the table
 MaskPart = tuple[int, NDArray[np.float32], NDArray[np.uint8]]
 
 
@@ -62,19 +60,9 @@ class ParityCounts:
         self.cells.append((cell, self.image_KK.ravel()[cell]))
         self.image_KK = np.zeros_like(self.image_KK)
 
-    def pictures(self) -> PixelCounts:
-        """As counts of pictures, without contours and confidences."""
-        nothing = [np.zeros(3)] * len(self.cells)
-        table: dict[str, list[Any]] = {"bins": nothing, "bins_before": nothing}
-        table["cell"], table["pixels"] = [cell for cell, _ in self.cells], [pixels for _, pixels in self.cells]
-        table["boundary"] = [np.full(self.classes, np.nan)] * len(self.cells)
-        return PixelCounts.of(pd.DataFrame(table), self.classes)
-
-
-def scores(confusion_KK: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    """`SHOWN`, as evaluate computes them."""
-    values = mask_scores(confusion_KK, classes)
-    return {name: round(values[name], DIGITS) for name in SHOWN}
+    def predictions(self) -> pd.DataFrame:
+        """The counts as columns of predictions, without contours and confidences."""
+        return pd.DataFrame({"cell": [cell for cell, _ in self.cells], "pixels": [pixels for _, pixels in self.cells]})
 
 
 class MaskExporter(Exporter):
@@ -85,16 +73,16 @@ class MaskExporter(Exporter):
         path = self.evaluated / "predictions.parquet"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: run `dvc repro evaluate`")
-        self.said = pd.read_parquet(path, columns=["index", "id", "cell", "pixels", "boundary", "bins", "bins_before"])
-        self.confusion_KK = PixelCounts.of(self.said, len(self.facts.classes)).confusion_KK
+        self.said = pd.read_parquet(path, columns=["index", "id", "cell", "pixels"])
+        self.pixels = sum(int(sum(pixels)) for pixels in self.said["pixels"])
 
     def judged(self) -> dict[str, int]:
         """Images, and pixels that are counted."""
-        return {"images": len(self.said), "pixels": int(self.confusion_KK.sum())}
+        return {"images": len(self.said), "pixels": self.pixels}
 
     def model_metrics(self) -> dict[str, float]:
         """The model's scores over the prepared test images: evaluate's own."""
-        return scores(self.confusion_KK, self.facts.classes)
+        return parity.scores(self.task, self.said[["cell", "pixels"]], self.facts.classes)
 
     def weigh(self, files: list[OnnxModel]) -> list[dict[str, Any]]:
         """Of each file: scores over the raw test files, distance from the net itself; every image is read once."""
@@ -112,18 +100,18 @@ class MaskExporter(Exporter):
         return [self._row(count) for count in counted]
 
     def _row(self, count: ParityCounts) -> dict[str, Any]:
-        pictures, classes = count.pictures(), self.facts.classes
-        found = image_intervals(pictures, classes, resamples=self.section.bootstrap, seed=self.shop.seed)
+        predictions, classes = count.predictions(), self.facts.classes
+        options = {"resamples": self.section.bootstrap, "seed": self.shop.seed}
         return {
-            "metrics": scores(pictures.confusion_KK, classes),
-            "intervals": {name: [round(bound, DIGITS) for bound in found[name]] for name in SHOWN if name in found},
+            "metrics": parity.scores(self.task, predictions, classes),
+            "intervals": parity.intervals(self.task, predictions, classes, **options),
             "max_probability_difference": count.furthest,
             "changed_decisions": count.changed,
         }
 
     def at_once(self) -> int:
         """`export.batch_size`, or about two megapixels of what the net is shown: its answers are as large."""
-        return min(self.section.batch_size, max(1, AT_ONCE_PX // self.facts.size**2))
+        return min(self.section.batch_size, max(1, BATCH_PX // self.facts.size**2))
 
     def example(self) -> NDArray[np.uint8]:
         """A raw test image; of images that are cut into tiles the first tile."""
@@ -133,14 +121,14 @@ class MaskExporter(Exporter):
     def validate(self, file: OnnxModel) -> dict[str, float]:
         """A file's scores over the raw validation files."""
         split, count = Split(self.shop.lesson.val), ParityCounts(len(self.facts.classes))
-        first = np.unique(numbered(split), return_index=True)[1]
+        first = np.unique(image_numbers(split), return_index=True)[1]
         ids = list(split.table["origin" if split.tiled else "id"].iloc[first])
         for row, image in zip(first.tolist(), self._images(ids), strict=True):
             truth_HW = truth_of(split, row)
             for part in as_evaluated(file, image):
                 count.part(truth_HW, part, part)
             count.end()
-        return scores(count.pictures().confusion_KK, self.facts.classes)
+        return parity.scores(self.task, count.predictions(), self.facts.classes)
 
     def _images(self, ids: list[str]) -> Iterator[NDArray[np.uint8]]:
         """The decoded raw images (ValueError: one cannot be read any more)."""

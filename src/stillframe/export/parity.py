@@ -13,17 +13,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stillframe.config import ParityBound
-from stillframe.evaluation.class_scores import confusion, confusion_scores
-from stillframe.evaluation.intervals import bootstrap_intervals
+from stillframe.evaluation.write_tables import rounded_intervals, rounded_scores
 from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.onnx_model import ModelOutputs, OnnxModel
 from stillframe.inference.stream import answer_all
 from stillframe.ingest.read_image import SourceImages
+from stillframe.tasks.base import Task
 
-SHOWN = ("accuracy", "f1_macro")  # scores of the table
 LONGEST_S = 2.0  # of one measurement of speed
 BATCH_BYTES = 64 << 20  # of pixels that one measurement asks about
-DIGITS = 10  # of written scores, as in measure.tables
 
 
 @dataclass(frozen=True)
@@ -61,20 +59,18 @@ def answers(file: Predictor, originals: SourceImages, ids: Sequence[str], *, bat
     return ModelOutputs(probability_NK, decision_N)
 
 
-def scores(label_N: NDArray[np.int64], decision_N: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    """`SHOWN`, as evaluate computes them."""
-    values = confusion_scores(confusion(label_N, decision_N, len(classes)), classes)
-    return {name: round(values[name], DIGITS) for name in SHOWN}
+def scores(task: Task, predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
+    """The scores of the table, as evaluate computes them."""
+    values = rounded_scores(task, predictions, classes)
+    return {name: values[name] for name in task.evaluation.SLICE_METRICS[:2]}
 
 
 def intervals(
-    label_N: NDArray[np.int64], said: ModelOutputs, classes: Sequence[str], *, resamples: int, seed: int
+    task: Task, predictions: pd.DataFrame, classes: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of `SHOWN`; {} without resamples."""
-    found = bootstrap_intervals(
-        label_N, said.probability_NK, classes, 15, said.decision_N, resamples=resamples, seed=seed
-    )
-    return {name: [round(bound, DIGITS) for bound in found[name]] for name in SHOWN if name in found}
+    """95 % bootstrap intervals of `scores`; {} without resamples."""
+    bounds = rounded_intervals(task, predictions, classes, resamples=resamples, seed=seed)
+    return {name: list(bounds[name]) for name in task.evaluation.SLICE_METRICS[:2] if name in bounds}
 
 
 def difference(said: ModelOutputs, model: ModelOutputs) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stillframe.evaluation.pixel_scores import decide_pixels
 from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.onnx_model import Image, ModelOutputs, check
 from stillframe.ingest.decode import scaled
 from stillframe.ingest.tiles import TileRows, cut, grid
-from stillframe.store.columns import NO_VALUE as IGNORE
+from stillframe.tasks.segmentation import IGNORE
+from stillframe.tasks.segmentation.pixel_scores import decide_pixels
 
 MASK = "mask"  # of `ModelMetadata.answer`
 TILE_PX = 1 << 20  # pixels of tiles asked at a time, about

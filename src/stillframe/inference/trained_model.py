@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from stillframe.config import DataConfig
-from stillframe.evaluation.calibration import decide, softmax
 from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.onnx_model import ModelOutputs, no_masks, shown, together, unfold
 from stillframe.models.trained import load_net
 from stillframe.paths import read_json
 from stillframe.tasks import find_task
+from stillframe.tasks.calibration import decide, softmax
 from stillframe.types import Batch, DatasetCard
 
 

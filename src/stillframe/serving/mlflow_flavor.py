@@ -41,11 +41,12 @@ CARRIED = (
         "drawing/encode",
         "drawing/class_map",
         "store/__init__",
+        "store/columns",
         "store/frame_times",
         "ingest/tiles",
     ),
     *(f"inference/{name}" for name in ("__init__", "model_metadata", "onnx_model", "masks")),
-    *("evaluation/__init__", "evaluation/class_scores", "evaluation/pixel_scores"),
+    *("tasks/__init__", "tasks/base", "tasks/segmentation/__init__", "tasks/segmentation/pixel_scores"),
 )
 NEEDED = ("numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "simplejpeg")
 FOLDER = "serving"  # among the artifacts of a run; below it one folder a file, by its digest

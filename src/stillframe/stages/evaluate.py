@@ -27,17 +27,29 @@ def run(
     evaluated: Path = EVALUATE,
 ) -> None:
     """Score the test split with the frozen choices and write `evaluated`."""
+    from stillframe.evaluation.write_tables import write_evaluation
     from stillframe.inference.split_predictor import SplitPredictor
-    from stillframe.review.base import EvaluationContext
-    from stillframe.review.kinds import review_of
+    from stillframe.models.trained import load_net
+    from stillframe.reporting.gallery import draw_explanations, draw_gallery
+    from stillframe.tasks import find_task
 
-    facts, choices, review = DatasetCard.read(card), read_json(validated / "choices.json"), review_of(task)
-    asking = SplitPredictor(trained, test, trainer, choices["tta"], evaluate.batch_size)
-    out = fresh_folder(evaluated)
-    metrics = review.evaluate(asking, EvaluationContext(facts, choices, seed, evaluate, out))
+    selected, facts = find_task(task), DatasetCard.read(card)
+    choices, out = read_json(validated / "choices.json"), fresh_folder(evaluated)
+    # 1. Predict, and write scores and tables
+    predictor = SplitPredictor(trained, test, trainer, choices["tta"], evaluate.batch_size)
+    predictions = selected.evaluation.predict(predictor, choices, facts, out)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    options = {"bootstrap": evaluate.bootstrap, "gallery": evaluate.gallery}
+    slices = list(dict.fromkeys([*facts.slices, *evaluate.slices]))
+    metrics, gallery = write_evaluation(selected, predictions, facts, choices, out, seed=seed, slices=slices, **options)
+    # 2. Draw the errors, and what decided where the task can say it
+    draw_gallery(selected, gallery, predictions, test, out)
+    explained = selected.evaluation.explained(predictions, selected.evaluation.names(facts), evaluate.explain)
+    if explained is not None:
+        draw_explanations(load_net(trained)[0], explained, test, out / "explain")
     record(trained, tracking, metrics, [card, *(out / name for name in SENT)])
-    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in review.shown[1] if name in metrics)
-    print(f"test: {shown}")
+    line = "  ".join(f"{name} {metrics[name]:.4f}" for name in selected.highlights if name in metrics)
+    print(f"test: {line}")
 
 
 def record(trained: Path, tracking: TrackingConfig, metrics: dict[str, float], files: list[Path]) -> None:

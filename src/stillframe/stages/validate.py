@@ -1,10 +1,9 @@
-"""Stage 6: the best model on the validation split. What is tuned is tuned here and frozen; a bar can stop the DAG."""
+"""Stage 6: the best model on the validation split; what is tuned is frozen here; a low score stops the DAG."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from stillframe.config import TrackingConfig, TrainerConfig, ValidateConfig, read_params
 from stillframe.paths import PREPARED, TRAIN, VALIDATE, fresh_folder, write_json
@@ -27,36 +26,36 @@ def run(
     """Score the validation split and write `validated`.
 
     Raises:
-        ValueError: the model does not pass the bar; the numbers are in the message and in `validated`.
+        ValueError: the model does not meet `validate.require`; the numbers are in the message and in `validated`.
     """
-    from stillframe.evaluation.choices import refusal, verdict
+    from stillframe.evaluation.requirements import check_requirements, refusal
+    from stillframe.evaluation.write_tables import write_validation
     from stillframe.inference.split_predictor import SplitPredictor
-    from stillframe.review.kinds import review_of
+    from stillframe.tasks import find_task
 
-    facts, review, out = DatasetCard.read(card), review_of(task), fresh_folder(validated)
+    selected, facts, out = find_task(task), DatasetCard.read(card), fresh_folder(validated)
     tta = data_symmetry if validate.tta == "data" else "none"
-    metrics, choices = review.validate(
-        SplitPredictor(trained, val, trainer, tta, validate.batch_size), validate, facts, out
-    )
-    choices["verdict"] = verdict(metrics, validate.require, facts)
+    # 1. Predict with what is tuned on this split, and score
+    predictor = SplitPredictor(trained, val, trainer, tta, validate.batch_size)
+    predictions, choices = selected.evaluation.tune(predictor, validate, facts)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    metrics = write_validation(selected, predictions, facts, choices, out)
+    # 2. Freeze the choices; the test split is predicted with them
+    choices |= {"tta": tta, "verdict": check_requirements(metrics, validate.require)}
     write_json(out / "choices.json", choices)
-    _record(trained, tracking, metrics, choices)
-    _say(metrics, choices, review.shown[0])
+    tuned = {name: choices[name] for name in selected.evaluation.TUNED}
+    _record(trained, tracking, {**metrics, **tuned}, choices["verdict"]["passed"])
+    line = "  ".join(f"{name} {metrics[name]:.4f}" for name in selected.highlights if name in metrics)
+    print(f"validation: {line}", *(f"({name} {value:.3f})" for name, value in tuned.items()), sep="  ")
     if not choices["verdict"]["passed"]:
         raise ValueError(refusal(choices["verdict"]))
 
 
-def _say(metrics: dict[str, float], choices: dict[str, Any], names: tuple[str, ...]) -> None:
-    shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
-    print(f"validation: {shown}  (temperature {choices['temperature']:.3f})")
-
-
-def _record(trained: Path, tracking: TrackingConfig, metrics: dict[str, float], choices: dict[str, Any]) -> None:
+def _record(trained: Path, tracking: TrackingConfig, metrics: dict[str, float], passed: bool) -> None:
+    """Send scores and tuned numbers to the model's MLflow run."""
     record = attach(trained / "run.json", tracking)
-    record.metrics(
-        {f"val/{name}": value for name, value in metrics.items()} | {"val/temperature": choices["temperature"]}
-    )
-    record.tags({"stillframe.bar": "passed" if choices["verdict"]["passed"] else "failed"})
+    record.metrics({f"val/{name}": value for name, value in metrics.items()})
+    record.tags({"stillframe.bar": "passed" if passed else "failed"})
     record.close()
 
 

@@ -14,7 +14,6 @@ import torch
 
 from stillframe.augmentation.online import make_online
 from stillframe.config import OptimConfig, ScheduleConfig
-from stillframe.evaluation.class_scores import higher_is_better
 from stillframe.models import weights
 from stillframe.models.build import Network
 from stillframe.store.loader import EpochBatchSampler, SequentialBatchSampler, SplitDataset, make_loader
@@ -51,7 +50,8 @@ def tune(net: Network, lesson: FinetuneSpec, *, epochs: int, lr: float) -> float
         return float("nan")
     with tempfile.TemporaryDirectory(prefix="stillframe-tune-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about loaders and loggers that are so on purpose
-        best = BestWeights(Path(folder) / "best.safetensors", monitor, higher_is_better(monitor))
+        maximize = find_task(lesson.task).metric(monitor, lesson.card.classes).maximize
+        best = BestWeights(Path(folder) / "best.safetensors", monitor, maximize)
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,

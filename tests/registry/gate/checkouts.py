@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from stillframe.evaluation.class_scores import classification_scores
+from predicted import classification_scores
 from stillframe.paths import write_json
 from stillframe.types import DatasetCard
 

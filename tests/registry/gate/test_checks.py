@@ -15,7 +15,7 @@ from stillframe.registry.gate import checks, evidence, rules
 from stillframe.registry.gate.checks import RuleResult
 from stillframe.registry.gate.evidence import GateEvidence
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOTHING: dict[str, Any] = {"champion": None, "every_class": {}, "at_least": {}, "at_most": {}}
 NOTHING |= {"export": None, "slices": None}
 BETTER = {"metric": "accuracy", "least_gain": 0.0, "resamples": 2000, "not_comparable": "fail"}

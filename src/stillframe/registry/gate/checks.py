@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stillframe.config import nearest
-from stillframe.evaluation.intervals import LEVEL
+from stillframe.evaluation.bootstrap import LEVEL, make_scorer
+from stillframe.evaluation.comparison import comparable_metrics, mcnemar, paired_difference
+from stillframe.evaluation.slices import slice_table
 from stillframe.registry.gate import rules as given
 from stillframe.registry.gate.evidence import EXPORT, GateEvidence, known_metrics
-from stillframe.registry.gate.model_answers import LabelModelPredictions
 from stillframe.registry.gate.rules import GateRules
 
 SEED = 0  # of the paired bootstrap: the same two models get the same verdict
@@ -70,7 +71,7 @@ def judge(rules: GateRules, new: GateEvidence, champion: GateEvidence | None, wh
 
 def _can_be_asked(rules: GateRules, new: GateEvidence) -> None:
     """ValueError: a rule names a score that answers of this kind do not have."""
-    known = new.answers.metrics
+    known = comparable_metrics(new.task, new.predictions, new.classes)
     asked = [("champion", rules.champion.metric)] if rules.champion is not None else []
     asked += [("slices", rules.slices.metric)] if rules.slices is not None else []
     for key, name in asked:
@@ -90,8 +91,10 @@ def _champion(rule: given.ChampionRule, new: GateEvidence, champion: GateEvidenc
     if champion is None or why:
         passed = no_fault(why_none) or rule.not_comparable == "pass"
         return RuleResult(key, "", bound, passed, why if no_fault(why_none) else f"not comparable: {why}")
-    gap = new.answers.gap(champion.answers, rule.metric, resamples=rule.resamples, seed=SEED)
-    apart, sentence = new.answers.apart(champion.answers)
+    task, count = new.task, len(new.predictions)
+    first, second = (make_scorer(task, model.predictions, new.classes) for model in (new, champion))
+    gap = paired_difference(first, second, count, rule.metric, resamples=rule.resamples, seed=SEED)
+    apart = mcnemar(*(task.evaluation.sample_scores(model.predictions) for model in (new, champion)))
     numbers = {
         "new": new.metrics[rule.metric],
         "champion": champion.metrics[rule.metric],
@@ -101,9 +104,14 @@ def _champion(rule: given.ChampionRule, new: GateEvidence, champion: GateEvidenc
         "only_new_right": apart.first,
         "only_champion_right": apart.second,
         "mcnemar_p": apart.p,
-        "images": len(new.predictions),
+        "images": count,
     }
-    tested = rule.metric == "accuracy" and isinstance(new.answers, LabelModelPredictions)
+    # McNemar's test decides where the metric is the share of samples that are right
+    score = task.evaluation.SAMPLE_SCORE
+    tested = score is None and rule.metric == task.lead
+    sentence = f"the new one's {score} is higher on {apart.first} images, the champion's on {apart.second}"
+    if score is None:
+        sentence = f"only the new one is right on {apart.first} images, only the champion on {apart.second}"
     by_test = tested and rule.least_gain == 0.0
     passed = gap.mean > 0 and apart.p < 1 - LEVEL if by_test else gap.low > rule.least_gain
     value = f"{numbers['new']:.4f} against {numbers['champion']:.4f}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
@@ -174,7 +182,11 @@ def _slices(
         return RuleResult(key, "", bound, no_fault(why_none) or lenient, said)
     if not new.slices:
         return RuleResult(key, "", bound, True, "the test images have no slices (evaluate.slices)")
-    ours, theirs = (one.answers.slices(new.slices, new.predictions) for one in (new, champion))
+    options: dict[str, Any] = {"resamples": 0, "seed": SEED, "source": new.predictions}
+    ours, theirs = (
+        slice_table(new.task, model.predictions, new.slices, new.classes, metrics=[rule.metric], **options)
+        for model in (new, champion)
+    )
     rows = ours.assign(champion=theirs[rule.metric], gain=ours[rule.metric] - theirs[rule.metric]).to_dict("records")
     numbers = {
         f"{row['slice']}={row['value']}": {

@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stillframe.evaluation.class_scores import FROM_PROBABILITIES
+from stillframe.evaluation.bootstrap import scores_of
+from stillframe.evaluation.comparison import count_target_mismatches
 from stillframe.paths import EVALUATE, PREPARED, TRAIN, read_json
-from stillframe.registry.gate.model_answers import ModelPredictions, answers_of, columns_of
+from stillframe.tasks import find_task
+from stillframe.tasks.base import Task
 from stillframe.types import DatasetCard
 
 FILES = ("predictions.parquet", "metrics.json", "card.json")  # in MLflow beside the verdict, and under evaluate/
 EXPORT = Path("artifacts/export/export.json")
 SHIPPED = EXPORT.with_name("model.onnx")
+SOURCE_COLUMNS = ("id", "source_width", "source_height", "source_mode", "slices")  # of predictions.parquet
 SOURCE_HASH = "preprocess/deps/data/source"  # DVC's, of the folder that the images came from
 
 
@@ -28,7 +30,8 @@ class GateEvidence:
     """A model and its answers on the test images.
 
     Attributes:
-        predictions: one row an image: the columns of its kind of answers.
+        task: what it predicts.
+        predictions: one row an image: `SOURCE_COLUMNS` and those by which the task compares two models.
         metrics: of the test split, by the names of metrics.json.
         classes: names, in the order of the labels.
         split_hash: of the data's split.
@@ -36,6 +39,7 @@ class GateEvidence:
         export: export.json; empty when nothing was exported.
     """
 
+    task: Task
     predictions: pd.DataFrame
     metrics: dict[str, float]
     classes: list[str]
@@ -44,23 +48,16 @@ class GateEvidence:
     slices: list[str] = field(default_factory=list)
     export: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
-    def answers(self) -> ModelPredictions:
-        """The same, as rules ask about them."""
-        return answers_of(self.predictions, self.classes)
-
     def incomparable(self, other: GateEvidence) -> str:
         """Why the two cannot be paired image by image; "" when they can."""
         if self.classes != other.classes:
             return f"other classes: {_first(other.classes, self.classes)}"
-        if self.answers.columns != other.answers.columns:
-            return "answers of another kind: masks on one side, labels on the other"
         ours, theirs = self.predictions, other.predictions
         split = f"split {other.split_hash[:12]}, here {self.split_hash[:12]}"
         if list(ours["id"]) != list(theirs["id"]):
             shared = len(set(ours["id"]) & set(theirs["id"]))
             return f"another test split ({split}): {shared} of its {len(theirs)} images are among the {len(ours)} here"
-        changed = self.answers.told_otherwise(other.answers)
+        changed = count_target_mismatches(self.task, ours, theirs, self.classes)
         return f"the same test images, but {changed} have another label now ({split})" if changed else ""
 
     def doubt(self, other: GateEvidence) -> str:
@@ -84,7 +81,8 @@ def of_checkout(
         FileNotFoundError: a stage's file is not there.
         ValueError: a file is damaged, or metrics.json is not of these predictions.
     """
-    found = _read(evaluated / FILES[0], evaluated / FILES[1], prepared / FILES[2])
+    task = find_task(read_json(trained / "model.json")["task"])
+    found = _read(task, evaluated / FILES[0], evaluated / FILES[1], prepared / FILES[2])
     table = evaluated / "slices.csv"
     names = list(dict.fromkeys(pd.read_csv(table, dtype=str)["slice"])) if table.is_file() else []
     origin = read_json(trained / "run.json")
@@ -96,28 +94,27 @@ def of_checkout(
     )
 
 
-def of_folder(folder: Path, source: str = "") -> GateEvidence:
+def of_folder(folder: Path, task: Task, source: str = "") -> GateEvidence:
     """Of `FILES` in one folder, as MLflow keeps them (FileNotFoundError, ValueError as `of_checkout`)."""
-    return GateEvidence(**_read(*(folder / name for name in FILES)), source=source)
+    return GateEvidence(**_read(task, *(folder / name for name in FILES)), source=source)
 
 
-def _read(predictions: Path, metrics: Path, card: Path) -> dict[str, Any]:
-    facts, scores, frame = DatasetCard.read(card), read_json(metrics), _table(predictions)
-    accuracy = answers_of(frame, facts.classes).accuracy()
-    if abs(accuracy - scores.get("accuracy", np.nan)) > 1e-6:
+def _read(task: Task, predictions: Path, metrics: Path, card: Path) -> dict[str, Any]:
+    facts, scores, frame = DatasetCard.read(card), read_json(metrics), _table(task, predictions)
+    lead = scores_of(task, frame, task.evaluation.names(facts)).get(task.lead, np.nan)
+    if not abs(lead - scores.get(task.lead, np.nan)) <= 1e-6:
         raise ValueError(
-            f"{metrics} says accuracy {scores.get('accuracy')}, {predictions} {accuracy:.6f}: not of one run"
+            f"{metrics} says {task.lead} {scores.get(task.lead)}, {predictions} {lead:.6f}: not of one run"
         )
-    return {"predictions": frame, "metrics": scores, "classes": facts.classes, "split_hash": facts.split_hash}
+    values = {"predictions": frame, "metrics": scores, "classes": facts.classes, "split_hash": facts.split_hash}
+    return {"task": task, **values}
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(task: Task, path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro` to make it")
-    from pyarrow import parquet
-
     try:
-        return pd.read_parquet(path, columns=list(columns_of(parquet.read_schema(path).names)))
+        return pd.read_parquet(path, columns=[*SOURCE_COLUMNS, *task.evaluation.COMPARED])
     except Exception as error:  # pyarrow has several kinds for a file that is damaged or lacks a column
         raise ValueError(f"{path} is not a table of predictions ({' '.join(str(error).split())[:200]})") from None
 
@@ -145,4 +142,4 @@ def digest(trained: Path = TRAIN, evaluated: Path = EVALUATE) -> str:
 
 def known_metrics(found: GateEvidence) -> list[str]:
     """The metrics that a rule may name, those that this split does not define included."""
-    return sorted({*found.metrics, *FROM_PROBABILITIES})
+    return sorted({*found.metrics, *(metric.name for metric in found.task.metrics if not metric.per_class)})

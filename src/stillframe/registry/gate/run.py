@@ -16,6 +16,7 @@ from stillframe.registry.gate.checks import RuleResult
 from stillframe.registry.gate.evidence import GateEvidence
 from stillframe.registry.gate.rules import GateRules
 from stillframe.registry.model_registry import DIGEST, EVIDENCE, GATE, LONGEST_TAG, SOURCE, VERDICT, ModelRegistry
+from stillframe.tasks.base import Task
 from stillframe.tracking.record import JOURNALS
 
 OUT = Path("artifacts/gate/verdict.json")
@@ -78,7 +79,7 @@ def gate(registry: ModelRegistry, path: Path, *, dry_run: bool, out: Path = OUT)
     given, new, run_id, digest = rules.read(path), evidence.of_checkout(), run_of(), evidence.digest()
     held = registry.champion()
     is_it = held is not None and held.run_id == run_id and held.tags.get(DIGEST) == digest
-    old, why_none = (None, "the champion itself") if is_it else champions(registry, held)
+    old, why_none = (None, "the champion itself") if is_it else champions(registry, held, new.task)
     findings = checks.judge(given, new, old, why_none)
     facts = _facts(registry, path, given, new, run_id, digest, held, findings, dry_run)
     verdict = GateResult(registry.name, None, str(held.version) if held else None, findings, False)
@@ -98,7 +99,7 @@ def gate(registry: ModelRegistry, path: Path, *, dry_run: bool, out: Path = OUT)
     return GateResult(registry.name, version, verdict.champion, findings, moved)
 
 
-def champions(registry: ModelRegistry, held: Any | None) -> tuple[GateEvidence | None, str]:
+def champions(registry: ModelRegistry, held: Any | None, task: Task) -> tuple[GateEvidence | None, str]:
     """The champion's evidence from its run, or why there is none."""
     if held is None:
         return None, f"no champion yet: {registry.name} has no version with the alias"
@@ -108,7 +109,7 @@ def champions(registry: ModelRegistry, held: Any | None) -> tuple[GateEvidence |
         place = held.tags.get(EVIDENCE, "evaluate")
         try:
             brought = registry.client.download_artifacts(held.run_id, place, folder)
-            return evidence.of_folder(Path(brought), held.tags.get(SOURCE, "")), ""
+            return evidence.of_folder(Path(brought), task, held.tags.get(SOURCE, "")), ""
         except (MlflowException, OSError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
             return None, f"version {held.version} (run {held.run_id}) has no answers to compare with: {said}"

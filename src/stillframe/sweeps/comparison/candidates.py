@@ -5,26 +5,23 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
 
 from stillframe.evaluation import comparison
-from stillframe.evaluation.class_scores import FROM_CONFUSION
+from stillframe.evaluation.bootstrap import make_scorer
 from stillframe.evaluation.comparison import Difference, Spread
-from stillframe.sweeps.comparison import masks
 from stillframe.sweeps.settings import objective_metric
 from stillframe.sweeps.store import Repeat, Sweep, Trial
 from stillframe.tasks import find_task
 from stillframe.tasks.base import Metric, Task
 
 RESAMPLES = 2000
-COLUMNS = ["index", "id", "label", "predicted", "confidence"]
 BEST = "best"
 
 
@@ -99,8 +96,10 @@ class SweepComparison:
         key = trial.number, repeat
         if key not in self._answers:
             path = self.sweep.place(trial.number) / f"r{repeat}" / "val_predictions.parquet"
-            found = _table(path) if path.exists() else None
-            self._answers[key] = None if found is None else found.set_index("id").sort_index()
+            table = None
+            if path.exists():
+                table = pd.read_parquet(path, columns=["index", "id", *self.task.evaluation.COMPARED])
+            self._answers[key] = None if table is None else table.set_index("id").sort_index()
         return self._answers[key]
 
     @cached_property
@@ -114,7 +113,7 @@ class SweepComparison:
 
     @cached_property
     def overlap(self) -> float:
-        """Validation over train images where the repeats draw other splits (`measure.compare.spread_of`); else 0."""
+        """Validation over train images where the repeats draw other splits (`comparison.spread_of`); else 0."""
         trial = next((trial for trial in self.finished if len(_done(trial)) > 1), None)
         if trial is None:
             return 0.0
@@ -162,15 +161,21 @@ class SweepComparison:
         if len(values) > 1:
             found = comparison.spread_of(values, self.overlap)
             return _within(found, 0.0) if self.metric(name).percent else found
-        split, _, kind = name.partition("/")
-        given = self.answers(trial, _done(trial)[0].repeat) if split == "val" else None
-        if given is None or kind not in _resampled(given):
+        table = self.answers(trial, _done(trial)[0].repeat) if values else None
+        metric_name = self._resampled(name, [table])
+        if not metric_name or table is None:
             return Spread(len(values), values[0] if values else math.nan, math.nan, math.nan, math.nan)
-        if masks.are_masks(given):
-            return masks.spread(given, kind, resamples=RESAMPLES)
-        label, predicted = given["label"].to_numpy(), given["predicted"].to_numpy()
-        classes = int(max(label.max(), predicted.max())) + 1
-        return comparison.image_spread(label, predicted, classes, kind, resamples=RESAMPLES, seed=0)
+        scorer = make_scorer(self.task, table, self.task.evaluation.names_shown([table]))
+        return comparison.sample_spread(scorer, len(table), metric_name, resamples=RESAMPLES, seed=0)
+
+    def _resampled(self, name: str, tables: Sequence[pd.DataFrame | None]) -> str:
+        """The metric of that name, without its split, where it has an interval over the validation images; else ""."""
+        split, _, metric = name.partition("/")
+        kept = [table for table in tables if table is not None]
+        if split != "val" or not kept:
+            return ""
+        names = self.task.evaluation.names_shown(kept)
+        return metric if metric in comparison.comparable_metrics(self.task, kept[0], names) else ""
 
     def difference(self, first: Trial, second: Trial, metric: str | None = None) -> Difference:
         """First less second in a metric (the first objective), over what both have seen."""
@@ -184,23 +189,22 @@ class SweepComparison:
             values = [[having[at].metrics.get(name, math.nan) for at in both] for having in (ours, theirs)]
             found = comparison.paired_repeats(values[0], values[1], self.overlap)
             return _within(found, -1.0) if self.metric(name).percent else found
-        split, _, kind = name.partition("/")
-        if split != "val" or pairs[0] is None or kind not in _resampled(pairs[0][0]):
+        tables = list(pairs[0] or ())
+        metric_name = self._resampled(name, tables)
+        if not metric_name:
             gap = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
             return Difference(gap, math.nan, math.nan, "one run each, and no interval of this score")
-        a, b = pairs[0]
-        if masks.are_masks(a):
-            return masks.difference(a, b, kind, resamples=RESAMPLES)
-        label, ones, others = a["label"].to_numpy(), a["predicted"].to_numpy(), b["predicted"].to_numpy()
-        classes = 1 + int(max(label.max(), ones.max(), others.max()))
-        return comparison.paired_images(label, ones, others, classes, kind, resamples=RESAMPLES, seed=0)
+        names = self.task.evaluation.names_shown(tables)
+        a, b = (make_scorer(self.task, table, names) for table in tables)
+        return comparison.paired_difference(a, b, len(tables[0]), metric_name, resamples=RESAMPLES, seed=0)
 
     def shared(self, first: Trial, second: Trial, repeat: int) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """What both said of the same validation images; None when the images differ or the answers were not kept."""
         a, b = self.answers(first, repeat), self.answers(second, repeat)
-        if a is None or b is None or not a.index.equals(b.index) or (a["label"] != b["label"]).any():
+        if a is None or b is None or not a.index.equals(b.index):
             return None
-        return a, b
+        names = self.task.evaluation.names_shown([a, b])
+        return None if comparison.count_target_mismatches(self.task, a, b, names) else (a, b)
 
     @cached_property
     def axes(self) -> list[Axis]:
@@ -222,18 +226,6 @@ class SweepComparison:
         """What is particular to a trial, in a line."""
         words = [f"{axis.name}={axis.shown(number)}" for axis in self.axes if axis.values.get(number) is not None]
         return " ".join(words) or "as configured"
-
-
-def _table(path: Path) -> pd.DataFrame:
-    from pyarrow import parquet
-
-    known = parquet.read_schema(path).names
-    return pd.read_parquet(path, columns=masks.COLUMNS if set(masks.COLUMNS) <= set(known) else COLUMNS)
-
-
-def _resampled(table: pd.DataFrame) -> Collection[str]:
-    """The scores that have an interval over the images."""
-    return masks.METRICS if masks.are_masks(table) else FROM_CONFUSION
 
 
 Bounded = TypeVar("Bounded", Spread, Difference)

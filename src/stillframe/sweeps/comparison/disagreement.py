@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stillframe.evaluation.class_scores import confusion
 from stillframe.reporting.inputs import PageImage
 from stillframe.store.split import Split
-from stillframe.sweeps.comparison import masks, originals
+from stillframe.sweeps.comparison import originals
 from stillframe.sweeps.comparison.candidates import Candidate, SweepComparison
+from stillframe.tasks.base import Task
 
 TOP = 4  # candidates that are put side by side
 MOST_IMAGES = 24
@@ -66,8 +66,9 @@ def disagreement(findings: SweepComparison) -> Disagreement:
     best = top[0].trial.repeats[0]
     tables = [table for one in top if (table := findings.answers(one.trial, _first(one))) is not None]
     shared = [table for table in tables if table.index.equals(tables[0].index)]
-    masked = masks.are_masks(tables[0])
-    count = max(map(_classes, tables))
+    task = findings.task
+    masked = bool(task.report.unit)
+    count = len(task.evaluation.names_shown(tables))
     with originals.prepared_folders(findings.sweep, best) as folders:
         classes = originals.class_names(folders, count)
         matrices = {one.trial.number: _matrix(findings, one, len(classes)) for one in top}
@@ -76,19 +77,13 @@ def disagreement(findings: SweepComparison) -> Disagreement:
         if len(shared) < len(top):
             why = "The candidates were validated on different images: they cannot be laid side by side."
             return Disagreement(top, classes, matrices, [], 0, 0, [], why, masked)
-        places = masks.where_they_differ(shared) if masked else _where_they_differ(shared)
+        rows = task.evaluation.disagreement(shared)
         split = next((found for at in folders if (found := originals.holds(at, shared[0])) is not None), None)
-        images = [_image(at, top, shared, classes, split) for at in places[:MOST_IMAGES]]
+        images = [_image(task, row, top, shared, classes, split) for row in rows[:MOST_IMAGES]]
     why = "" if split is not None else _why(findings)
-    pairs = [] if masked else [_pair(shared[0], table) for table in shared[1:]]
-    return Disagreement(top, classes, matrices, images, len(places), len(shared[0]), pairs, why, masked)
-
-
-def _classes(table: pd.DataFrame) -> int:
-    """As many as the answers show; of masks all."""
-    if masks.are_masks(table):
-        return masks.classes_of(table)
-    return 1 + int(table[["label", "predicted"]].to_numpy().max())
+    right = [task.evaluation.sample_scores(table) > 0 for table in shared]
+    pairs = [] if task.evaluation.SAMPLE_SCORE else [_pair(right[0], other) for other in right[1:]]
+    return Disagreement(top, classes, matrices, images, len(rows), len(shared[0]), pairs, why, masked)
 
 
 def _first(one: Candidate) -> int:
@@ -106,45 +101,29 @@ def _matrix(findings: SweepComparison, one: Candidate, classes: int) -> np.ndarr
     total = np.zeros((classes, classes), dtype=np.int64)
     for run in one.trial.repeats:
         table = findings.answers(one.trial, run.repeat)
-        if table is not None and masks.are_masks(table):
-            total += masks.pictures(table).confusion_KK
-        elif table is not None:
-            total += confusion(table["label"], table["predicted"], classes)
+        counts = None
+        if table is not None:
+            counts = findings.task.evaluation.confusion(table, [str(k) for k in range(classes)])
+        if counts is not None:
+            total += counts
     return total
 
 
-def _where_they_differ(tables: list[pd.DataFrame]) -> list[int]:
-    """Rows: most different answers first, then the surest wrong answer, then by id."""
-    said = np.stack([table["predicted"].to_numpy() for table in tables], axis=1)
-    sure = np.stack([table["confidence"].to_numpy() for table in tables], axis=1)
-    kinds = np.array([len(set(row)) for row in said.tolist()])
-    wrong = said != tables[0]["label"].to_numpy()[:, None]
-    surest = np.where(wrong, sure, 0.0).max(1)
-    order = np.lexsort((np.arange(len(kinds)), -surest, -kinds))
-    return [int(at) for at in order if kinds[at] > 1]
-
-
 def _image(
-    at: int, top: list[Candidate], tables: list[pd.DataFrame], classes: list[str], split: Split | None
+    task: Task, row: int, top: list[Candidate], tables: list[pd.DataFrame], classes: list[str], split: Split | None
 ) -> DisputedImage:
-    """A row of the tables with each candidate's answer."""
-    label, index = int(tables[0]["label"].to_numpy()[at]), int(tables[0]["index"].to_numpy()[at])
-    picture = None if split is None else originals.picture_of(split, index)
-    if masks.are_masks(tables[0]):
-        numbers = [one.trial.number for one in top]
-        return DisputedImage(str(tables[0].index[at]), "", masks.said(tables, numbers, at), picture)
-    answers = []
-    for one, table in zip(top, tables, strict=True):
-        said, sure = int(table["predicted"].to_numpy()[at]), float(table["confidence"].to_numpy()[at])
-        answers.append((one.trial.number, classes[said], sure, said == label))
-    return DisputedImage(str(tables[0].index[at]), classes[label], answers, picture)
+    """A row of the tables with each candidate's prediction."""
+    target, predictions = task.evaluation.compared(tables, row, classes)
+    picture = None if split is None else originals.picture_of(split, int(tables[0]["index"].iloc[row]))
+    answers = [(one.trial.number, *prediction) for one, prediction in zip(top, predictions, strict=True)]
+    return DisputedImage(str(tables[0].index[row]), target, answers, picture)
 
 
-def _pair(best: pd.DataFrame, other: pd.DataFrame) -> dict[str, int]:
-    first, second = (table["predicted"].to_numpy() == best["label"].to_numpy() for table in (best, other))
+def _pair(best_N: np.ndarray[Any, Any], other_N: np.ndarray[Any, Any]) -> dict[str, int]:
+    """On how many images both, one or none of two candidates is right."""
     return {
-        "both": int((first & second).sum()),
-        "best": int((first & ~second).sum()),
-        "other": int((~first & second).sum()),
-        "neither": int((~first & ~second).sum()),
+        "both": int((best_N & other_N).sum()),
+        "best": int((best_N & ~other_N).sum()),
+        "other": int((~best_N & other_N).sum()),
+        "neither": int((~best_N & ~other_N).sum()),
     }

@@ -56,19 +56,20 @@ def _from_cache(root: Path, one: Repeat, out: Path) -> Path | None:
 
 
 def holds(folder: Path, rows: pd.DataFrame) -> Split | None:
-    """The val split in `folder` when its rows are those of the predictions (index, id and label agree); else None."""
+    """The val split in `folder` when its rows are those of the predictions (index, id and target agree); else None."""
     try:
         split = Split(folder / "val")
     except (OSError, ValueError):
         return None
     name = "origin" if split.tiled else "source_id"  # the id itself, but of several views of a video
-    here = split.table[[name, "label"]]
+    targets = [column for column in rows.columns if column != "index" and column in split.table]
+    here = split.table[[name, *targets]]
     inside = len(rows) <= len(here) and bool((rows["index"] < len(here)).all())
     if not inside:
         return None
     same = here.iloc[rows["index"].to_numpy()]
-    agree = (same[name] == rows.index.to_numpy()).all() and (same["label"].to_numpy() == rows["label"]).all()
-    return split if agree else None
+    agree = (same[name] == rows.index.to_numpy()).all()
+    return split if agree and all((same[column].to_numpy() == rows[column]).all() for column in targets) else None
 
 
 def class_names(folders: list[Path], classes: int) -> list[str]:

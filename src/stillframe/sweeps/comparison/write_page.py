@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from stillframe.evaluation.tables import write_csv
+from stillframe.evaluation.write_tables import write_csv
 from stillframe.paths import write_text
 from stillframe.reporting.figures import save
 from stillframe.reporting.inputs import data_uri

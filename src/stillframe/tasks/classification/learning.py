@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from stillframe.config import DistillConfig, ModelConfig, OptimConfig
-from stillframe.evaluation.class_scores import confusion_scores
 from stillframe.models import build
 from stillframe.models.build import Network
 from stillframe.models.tta import tta_views
 from stillframe.tasks.base import MetricAccumulator
+from stillframe.tasks.class_scores import confusion_scores
+from stillframe.tasks.classification import METRICS
 from stillframe.tasks.confusion_accumulator import ConfusionAccumulator
 from stillframe.types import Batch, DatasetCard, Prediction
 
@@ -135,4 +137,4 @@ def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
 
 def make_accumulator(card: DatasetCard) -> MetricAccumulator:
     """A fresh accumulator."""
-    return ConfusionAccumulator(card.classes, cells, confusion_scores)
+    return ConfusionAccumulator(card.classes, cells, partial(confusion_scores, metrics=METRICS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from stillframe.config import DistillConfig, ModelConfig, OptimConfig
-from stillframe.evaluation.pixel_scores import mask_scores
 from stillframe.models import build
 from stillframe.models.build import Network
 from stillframe.models.tta import tta_views, undo_tta
 from stillframe.tasks.base import MetricAccumulator
+from stillframe.tasks.class_scores import confusion_scores
 from stillframe.tasks.confusion_accumulator import ConfusionAccumulator
-from stillframe.tasks.segmentation import IGNORE, losses
+from stillframe.tasks.segmentation import IGNORE, METRICS, losses
 from stillframe.types import Batch, DatasetCard, Prediction
 
 if TYPE_CHECKING:
@@ -126,4 +127,4 @@ def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
 
 def make_accumulator(card: DatasetCard) -> MetricAccumulator:
     """A fresh accumulator."""
-    return ConfusionAccumulator(card.classes, cells, mask_scores)
+    return ConfusionAccumulator(card.classes, cells, partial(confusion_scores, metrics=METRICS))

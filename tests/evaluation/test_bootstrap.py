@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from stillframe.evaluation.class_scores import classification_scores
-from stillframe.evaluation.intervals import _Ranked, bootstrap_intervals, wilson
+from predicted import bootstrap_intervals, classification_scores
+from stillframe.evaluation.bootstrap import wilson
+from stillframe.tasks.curves import RankedScores
 
 
 def made(samples, classes, seed=0):
@@ -37,7 +38,7 @@ def test_area_of_weighted_and_tied_scores_is_that_of_scikit_learn():
     positive, score = rng.random(80) < 0.4, rng.integers(0, 9, 80) / 8
     times = rng.integers(0, 4, (3, 80)).astype(np.float32)
     wanted = [sk.roc_auc_score(positive, score, sample_weight=row) for row in times]
-    assert _Ranked(positive, score).area(times) == pytest.approx(wanted, abs=1e-9)
+    assert RankedScores(positive, score).area(times) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_intervals_hold_the_score_repeat_and_narrow_with_more_samples():
@@ -60,7 +61,7 @@ def test_intervals_hold_the_score_repeat_and_narrow_with_more_samples():
 def test_chunks_do_not_change_the_result(monkeypatch):
     label, probabilities = made(50, 3)
     whole = bootstrap_intervals(label, probabilities, NAMES, 10, resamples=40, seed=0)
-    monkeypatch.setattr("stillframe.evaluation.intervals.CHUNK", 350)
+    monkeypatch.setattr("stillframe.evaluation.bootstrap.CHUNK", 350)
     assert bootstrap_intervals(label, probabilities, NAMES, 10, resamples=40, seed=0) == whole
 
 

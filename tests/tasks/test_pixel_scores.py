@@ -1,11 +1,14 @@
 """Scores of masks against scikit-learn on the same pixels, and boundary F1 against distances counted by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, recall_score
 
-from stillframe.evaluation import pixel_scores
-from stillframe.tasks.segmentation import IGNORE
+from stillframe.evaluation.bootstrap import scores_of
+from stillframe.tasks import find_task
+from stillframe.tasks.class_scores import confusion_scores
+from stillframe.tasks.segmentation import IGNORE, METRICS, pixel_scores
 
 CLASSES = ["ground", "tree", "road", "never"]
 
@@ -21,7 +24,7 @@ def masks(seed, side=40):
 def test_scores_are_those_of_scikit_learn_on_the_pixels():
     truth, answer = masks(0)
     matrix = sum(pixel_scores.pixel_confusion(t, a, 4) for t, a in zip(truth, answer, strict=True))
-    scores = pixel_scores.mask_scores(matrix, CLASSES)
+    scores = confusion_scores(matrix, CLASSES, METRICS)
     label, said = truth[truth != IGNORE], answer[truth != IGNORE]
     np.testing.assert_array_equal(matrix, confusion_matrix(label, said, labels=range(4)))
     held = {"labels": range(3), "average": None}
@@ -39,7 +42,7 @@ def test_scores_are_those_of_scikit_learn_on_the_pixels():
 def test_a_class_that_is_only_answered_has_an_iou_of_zero_and_no_part_in_the_mean():
     truth, answer = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     answer[0] = 2
-    scores = pixel_scores.mask_scores(pixel_scores.pixel_confusion(truth, answer, 4), CLASSES)
+    scores = confusion_scores(pixel_scores.pixel_confusion(truth, answer, 4), CLASSES, METRICS)
     assert scores["iou/road"] == 0.0
     assert scores["iou_macro"] == scores["iou/ground"] == 0.75
 
@@ -73,12 +76,19 @@ def test_the_tolerance_is_a_share_of_the_diagonal_and_at_least_one_px():
 
 
 def test_boundary_scores_are_means_over_the_pictures_that_have_the_class():
-    scores = pixel_scores.boundary_scores([[0.5, np.nan], [1.0, 0.25]], ["a", "b"])
+    scores = boundary_scores([[0.5, np.nan], [1.0, 0.25]])
     assert scores == {"boundary_f1": 0.5, "boundary_f1/a": 0.75, "boundary_f1/b": 0.25}
-    assert pixel_scores.boundary_scores([[np.nan, np.nan]], ["a", "b"]) == {}
+    assert boundary_scores([[np.nan, np.nan]]) == {}
+
+
+def boundary_scores(rows):
+    """Those of two classes, from a row of boundary F1 an image."""
+    columns = {"cell": [[0]] * len(rows), "pixels": [[1]] * len(rows), "boundary": rows}
+    scores = scores_of(find_task("segmentation"), pd.DataFrame(columns), ["a", "b"])
+    return {name: value for name, value in scores.items() if name.startswith("boundary")}
 
 
 def test_a_metric_that_masks_do_not_have_is_refused_with_the_nearest_name():
-    pixel_scores.check_metric("iou/tree", CLASSES)
+    find_task("segmentation").metric("iou/tree", CLASSES)
     with pytest.raises(ValueError, match="iou_macro"):
-        pixel_scores.check_metric("iou_makro", CLASSES)
+        find_task("segmentation").metric("iou_makro", CLASSES)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss
 
-from stillframe.evaluation.calibration import best_threshold, decide, fit_temperature, softmax
+from stillframe.tasks.calibration import best_threshold, decide, fit_temperature, softmax
 
 
 def test_softmax_sums_to_one_and_heat_flattens():

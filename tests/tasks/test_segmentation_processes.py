@@ -16,18 +16,16 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
 from masked import write_scenes
-from stillframe.config import EvaluateConfig, TrainerConfig, build
+from segmented import evaluate
+from stillframe.config import TrainerConfig, build
 from stillframe.config.hydra_compose import compose
 from stillframe.inference.split_predictor import SplitPredictor
 from stillframe.models import weights
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
-from stillframe.review import base
-from stillframe.review.masks import REVIEW
 from stillframe.store.split import Split
 
 CHOICES = {"temperature": 1.5, "threshold": None, "tta": "mirror", "bins": 10}
-SECTION = EvaluateConfig(batch_size=4, bootstrap=10, slices=["size"], gallery=2, explain=0)
 
 
 @pytest.mark.slow
@@ -44,7 +42,7 @@ def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
         out = tmp_path / str(devices)
         out.mkdir()
         asking = SplitPredictor(tmp_path / "train", tmp_path / "test", replace(trainer, devices=devices), "mirror", 4)
-        found.append(REVIEW.evaluate(asking, base.EvaluationContext(card, CHOICES, 0, SECTION, out)))
+        found.append(evaluate(asking, out, gallery=2, bootstrap=10, choices=CHOICES, facts=card))
     one, two = found
     assert one.keys() == two.keys() and all(one[name] == pytest.approx(two[name], abs=1e-6) for name in one)
     said = pd.read_parquet(tmp_path / "2/predictions.parquet")

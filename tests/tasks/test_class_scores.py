@@ -2,13 +2,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from stillframe.evaluation.class_scores import (
-    check_metric,
-    classification_scores,
-    confusion,
-    confusion_scores,
-    higher_is_better,
-)
+from predicted import TASK, classification_scores
+from stillframe.sweeps.settings import objective_metric
+from stillframe.tasks.class_scores import confusion, confusion_scores
+from stillframe.tasks.classification import METRICS
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 
@@ -75,7 +72,7 @@ def test_calibration_error_equals_that_of_torchmetrics(classes, bins):
 def test_a_confusion_matrix_alone_gives_the_same_scores():
     label, probabilities = made(300, 4)
     scores, _ = classification_scores(label, probabilities, CLASSES, 15)
-    fast = confusion_scores(confusion(label, probabilities.argmax(1), 4), CLASSES)
+    fast = confusion_scores(confusion(label, probabilities.argmax(1), 4), CLASSES, METRICS)
     assert fast == {name: scores[name] for name in fast}
     assert len(fast) == 6 + 3 * 4
     assert (
@@ -131,16 +128,16 @@ def test_a_certain_and_wrong_answer_has_a_finite_log_loss():
 
 
 def test_the_metric_to_monitor_is_checked_by_name():
-    check_metric("f1_macro", CLASSES)
-    check_metric("recall/dog", CLASSES)
+    TASK.metric("f1_macro", CLASSES, monitored=True)
+    TASK.metric("recall/dog", CLASSES, monitored=True)
     with pytest.raises(ValueError, match=r"trainer.monitor = 'f1_marco'.*'f1_macro'"):
-        check_metric("f1_marco", CLASSES, key="trainer.monitor")
+        TASK.metric("f1_marco", CLASSES, monitored=True, key="trainer.monitor")
     with pytest.raises(ValueError, match="'recall/dog'"):
-        check_metric("recall/dogs", CLASSES)
+        TASK.metric("recall/dogs", CLASSES, monitored=True)
 
 
 def test_direction_of_metrics():
-    assert higher_is_better("accuracy")
-    assert higher_is_better("recall/loss")  # a class may have any name
-    assert not higher_is_better("loss")
-    assert not higher_is_better("val/loss")
+    assert TASK.metric("accuracy").maximize
+    assert TASK.metric("recall/loss", ["loss"]).maximize  # a class may have any name
+    assert not TASK.metric("loss").maximize
+    assert not objective_metric("val/loss", TASK).maximize

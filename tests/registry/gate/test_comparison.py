@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segmented import Made, card, known_of, logits, write_split
+from segmented import Made, card, evaluate, logits, write_split
 from stillframe.paths import write_json
 from stillframe.registry.gate import checks, evidence, rules
 from stillframe.registry.gate.evidence import GateEvidence
-from stillframe.review.masks import REVIEW
 
 GAIN = {"metric": "iou_macro", "least_gain": 0.0, "resamples": 2000, "not_comparable": "fail"}
 NOTHING: dict[str, Any] = {"champion": None, "every_class": {}, "at_least": {}, "at_most": {}}
@@ -28,9 +27,10 @@ def model(folder: Path, noise: float) -> GateEvidence:
 
     split = write_split(folder / "test", 12)
     (folder / "evaluate").mkdir()
-    REVIEW.evaluate(Made(split, answer=answer), known_of(folder / "evaluate"))
+    evaluate(Made(split, answer=answer), folder / "evaluate")
     card().write(folder / "card.json")
     write_json(folder / "run.json", {"dvc": {}})
+    write_json(folder / "model.json", {"task": "segmentation"})
     return evidence.of_checkout(folder / "evaluate", folder, folder, folder / "none.json")
 
 

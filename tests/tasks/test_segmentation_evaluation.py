@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, recall_score
 
-from segmented import CLASSES, SIZE, VALIDATE, Made, card, known_of, logits, pictures, write_split
+from segmented import CLASSES, SIZE, VALIDATE, Made, card, evaluate, logits, pictures, validate, write_split
 from stillframe.drawing.class_map import encode_class_map, palette
-from stillframe.evaluation.class_scores import expected_calibration_error
-from stillframe.review.mask_answers import ImageCollector, PixelSampler
-from stillframe.review.masks import MASKS, REVIEW
+from stillframe.tasks.calibration import bin_sums, calibration_error
 from stillframe.tasks.segmentation import IGNORE
+from stillframe.tasks.segmentation.collectors import ImageCollector, PixelSampler
+from stillframe.tasks.segmentation.evaluation import MASKS
 
 
 def read_masks(out):
@@ -31,7 +31,7 @@ def read_masks(out):
 @pytest.mark.parametrize("tiled", [False, True])
 def test_scores_are_those_of_scikit_learn_on_the_saved_masks(tmp_path, tiled, world):
     split = write_split(tmp_path / "test", tiled=tiled)
-    metrics = REVIEW.evaluate(Made(split, world), known_of(tmp_path))
+    metrics = evaluate(Made(split, world), tmp_path)
     predictions, masks = pd.read_parquet(tmp_path / "predictions.parquet"), read_masks(tmp_path)
     assert list(predictions["id"]) == [f"{at}.png" for at in range(7)]
     truth, answer = [], []
@@ -52,7 +52,7 @@ def test_two_processes_write_what_one_writes(tmp_path):
     split = write_split(tmp_path / "test", tiled=True)
     for world in (1, 2):
         (tmp_path / str(world)).mkdir()
-        REVIEW.evaluate(Made(split, world), known_of(tmp_path / str(world)))
+        evaluate(Made(split, world), tmp_path / str(world))
     files = {path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()}
     assert {str(path) for path in files} >= {MASKS, "predictions.parquet", "per_class.csv", "gallery/001.png"}
     for path in files:
@@ -87,18 +87,20 @@ def test_a_net_with_a_small_field_shows_no_seam(tmp_path):
 
 def test_the_calibration_error_is_that_of_all_pixels(tmp_path):
     split = write_split(tmp_path / "test")
-    metrics = REVIEW.evaluate(Made(split), known_of(tmp_path))
+    metrics = evaluate(Made(split), tmp_path)
     said = np.concatenate([logits(i.transpose(2, 0, 1)[None].astype(np.float32)) for i, _ in pictures(7, False)])
     label = np.stack([mask for _, mask in pictures(7, False)])
     pixel, logits_PK = label != IGNORE, said.transpose(0, 2, 3, 1)
     for name, temperature in (("ece", 1.5), ("ece_uncalibrated", 1.0)):
         share = torch.from_numpy(logits_PK[pixel] / temperature).softmax(1).numpy()
-        assert metrics[name] == pytest.approx(expected_calibration_error(label[pixel], share, 10), abs=1e-5)
+        assert metrics[name] == pytest.approx(
+            calibration_error(bin_sums(share.max(1), share.argmax(1) == label[pixel], 10)), abs=1e-5
+        )
 
 
 def test_validation_tunes_on_pixels_and_counts_all_of_them(tmp_path):
     split = write_split(tmp_path / "val")
-    metrics, choices = REVIEW.validate(Made(split), VALIDATE, card(), tmp_path)
+    metrics, choices = validate(Made(split), VALIDATE, card(), tmp_path)
     assert choices["temperature"] != 1.0 and choices["threshold"] is None
     assert metrics["ece"] < metrics["ece_uncalibrated"]
     sample = Made(split, 2)(PixelSampler())
@@ -107,7 +109,7 @@ def test_validation_tunes_on_pixels_and_counts_all_of_them(tmp_path):
 
 
 def test_the_worst_picture_comes_first_and_is_drawn_three_times(tmp_path):
-    REVIEW.evaluate(Made(write_split(tmp_path / "test")), known_of(tmp_path))
+    evaluate(Made(write_split(tmp_path / "test")), tmp_path)
     gallery, predictions = pd.read_csv(tmp_path / "gallery.csv"), pd.read_parquet(tmp_path / "predictions.parquet")
     assert list(gallery["iou"]) == pytest.approx(sorted(predictions["iou"])[:3], abs=1e-9)
     with Image.open(tmp_path / gallery["file"][0]) as drawn:
@@ -115,7 +117,7 @@ def test_the_worst_picture_comes_first_and_is_drawn_three_times(tmp_path):
 
 
 def test_intervals_hold_the_scores_and_the_background_is_the_baseline(tmp_path):
-    metrics = REVIEW.evaluate(Made(write_split(tmp_path / "test")), known_of(tmp_path, bootstrap=200))
+    metrics = evaluate(Made(write_split(tmp_path / "test")), tmp_path, bootstrap=200)
     intervals = json.loads((tmp_path / "intervals.json").read_text())
     for name in ("accuracy", "iou_macro", "f1_macro", "recall_macro", "boundary_f1", "iou/tree"):
         low, high = intervals[name]
@@ -141,7 +143,7 @@ def test_two_classes_are_decided_by_the_tuned_threshold(tmp_path):
         return logits(image)[:, :2] + np.array([2.5, 0.0], np.float32)[:, None, None]
 
     split = write_split(tmp_path / "val", classes=2)
-    metrics, choices = REVIEW.validate(Made(split, answer=answer), VALIDATE, two, tmp_path)
+    metrics, choices = validate(Made(split, answer=answer), VALIDATE, two, tmp_path)
     assert 0 < choices["threshold"] < 0.5
-    plain, _ = REVIEW.validate(Made(split, answer=answer), replace(VALIDATE, threshold="argmax"), two, tmp_path)
+    plain, _ = validate(Made(split, answer=answer), replace(VALIDATE, threshold="argmax"), two, tmp_path)
     assert metrics["f1_macro"] > plain["f1_macro"]

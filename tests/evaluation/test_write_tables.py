@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from stillframe.evaluation import curves
-from stillframe.evaluation.calibration import softmax
-from stillframe.evaluation.tables import write_tables, write_validation_tables
+from predicted import TASK
+from stillframe.evaluation.write_tables import write_evaluation, write_validation
+from stillframe.tasks.calibration import softmax
+from stillframe.tasks.curves import curve_points
 from stillframe.types import DatasetCard
 
 CLASSES = ["ant", "bee", "cat"]
@@ -40,13 +41,14 @@ def predictions(samples, classes, temperature=1.5, seed=0):
     )
 
 
-OPTIONS = {"bins": 10, "seed": 0, "bootstrap": 100, "slices": ["maker", "mode"], "gallery": 5}
+CHOICES = {"bins": 10}
+OPTIONS = {"seed": 0, "bootstrap": 100, "slices": ["maker", "mode"], "gallery": 5}
 
 
 def test_all_tables_are_written_twice_alike_and_agree(tmp_path):
     table = predictions(300, 3)
-    scores, gallery = write_tables(table, card(CLASSES), tmp_path / "a", **OPTIONS)
-    write_tables(table, card(CLASSES), tmp_path / "b", **OPTIONS)
+    scores, gallery = write_evaluation(TASK, table, card(CLASSES), CHOICES, tmp_path / "a", **OPTIONS)
+    write_evaluation(TASK, table, card(CLASSES), CHOICES, tmp_path / "b", **OPTIONS)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == sorted(
         "metrics.json intervals.json baseline.json notes.json per_class.csv confusion.csv roc.csv pr.csv "
@@ -65,7 +67,7 @@ def test_all_tables_are_written_twice_alike_and_agree(tmp_path):
 
 
 def test_the_reliability_table_gives_the_calibration_errors(tmp_path):
-    scores, _ = write_tables(predictions(400, 3), card(CLASSES), tmp_path, **OPTIONS)
+    scores, _ = write_evaluation(TASK, predictions(400, 3), card(CLASSES), CHOICES, tmp_path, **OPTIONS)
     table = pd.read_csv(tmp_path / "reliability.csv")
     for stage, name in (("before", "ece_uncalibrated"), ("after", "ece")):
         part = table[table["stage"] == stage]
@@ -78,7 +80,7 @@ def test_thinned_curves_keep_their_area_and_ends():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, 20_000)
     one = 1 / (1 + np.exp(-(rng.normal(size=20_000) + label)))
-    roc, pr = curves.curve_points(label, np.c_[1 - one, one], ["good", "bad"])
+    roc, pr = curve_points(label, np.c_[1 - one, one], ["good", "bad"])
     for name, target, score in (("good", label == 0, 1 - one), ("bad", label == 1, one)):
         part = roc[roc["class"] == name]
         assert len(part) <= 200
@@ -92,7 +94,7 @@ def test_thinned_curves_keep_their_area_and_ends():
 def test_one_class_only_makes_empty_curves_and_readable_files(tmp_path):
     table = predictions(30, 3)
     table = table[table["label"] == 0].reset_index(drop=True)
-    scores, _ = write_tables(table, card(CLASSES), tmp_path, **OPTIONS)
+    scores, _ = write_evaluation(TASK, table, card(CLASSES), CHOICES, tmp_path, **OPTIONS)
     assert "auroc" not in scores
     assert len(pd.read_csv(tmp_path / "roc.csv")) == 0
     assert pd.read_csv(tmp_path / "per_class.csv")["recall"].isna().tolist() == [False, True, True]
@@ -102,7 +104,7 @@ def test_one_class_only_makes_empty_curves_and_readable_files(tmp_path):
 def test_all_right_says_that_the_interval_has_no_width(tmp_path):
     table = predictions(120, 3)
     table["label"] = table["predicted"]
-    write_tables(table, card(CLASSES), tmp_path, **OPTIONS)
+    write_evaluation(TASK, table, card(CLASSES), CHOICES, tmp_path, **OPTIONS)
     (note,) = json.loads((tmp_path / "notes.json").read_text())
     assert "96.9 to 100.0 %" in note
     assert len(pd.read_csv(tmp_path / "gallery.csv")) == 0
@@ -110,11 +112,11 @@ def test_all_right_says_that_the_interval_has_no_width(tmp_path):
 
 def test_an_empty_test_split_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="data.test_fraction"):
-        write_tables(predictions(3, 3).head(0), card(CLASSES), tmp_path, **OPTIONS)
+        write_evaluation(TASK, predictions(3, 3).head(0), card(CLASSES), CHOICES, tmp_path, **OPTIONS)
 
 
 def test_validation_tables(tmp_path):
-    scores = write_validation_tables(predictions(100, 3), card(CLASSES), 10, tmp_path)
+    scores = write_validation(TASK, predictions(100, 3), card(CLASSES), CHOICES, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "metrics.json",
         "notes.json",
@@ -128,6 +130,6 @@ def test_validation_tables(tmp_path):
 def test_a_class_that_is_always_found_is_said_to_be_no_certainty(tmp_path):
     table = predictions(150, 3)
     table.loc[table["label"] == 0, "predicted"] = 0
-    write_tables(table, card(CLASSES), tmp_path, **OPTIONS)
+    write_evaluation(TASK, table, card(CLASSES), CHOICES, tmp_path, **OPTIONS)
     assert json.loads((tmp_path / "intervals.json").read_text())["recall/ant"] == [1.0, 1.0]
     assert any("no width" in note for note in json.loads((tmp_path / "notes.json").read_text()))

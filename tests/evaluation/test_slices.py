@@ -4,13 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stillframe.evaluation.breakdown import (
-    baseline_scores,
-    gallery_table,
-    size_names,
-    slice_table,
-    suspected_label_errors,
-)
+from predicted import TASK
+from stillframe.evaluation.slices import size_names, slice_table
+from stillframe.evaluation.write_tables import gallery_table
+from stillframe.tasks.classification.evaluation import baseline, suspected_label_errors
+from stillframe.types import DatasetCard
 
 CLASSES = ["good", "bad"]
 
@@ -36,7 +34,8 @@ def predictions(label, probability, **columns):
 
 
 def test_the_baseline_answers_the_most_frequent_train_class():
-    scores = baseline_scores({"good": 3, "bad": 90}, [0, 0, 0, 1], CLASSES)
+    card = DatasetCard("made", CLASSES, {"train": {"good": 3, "bad": 90}}, 1, 8, 8, [0.5], [0.2], [], "0" * 64)
+    scores = baseline(pd.DataFrame({"label": [0, 0, 0, 1]}), card)
     assert scores["class"] == "bad"
     assert scores["accuracy"] == 0.25
     assert scores["recall/bad"] == 1.0
@@ -55,7 +54,7 @@ def test_sizes_go_into_buckets_by_the_shorter_side():
 def test_slices_by_column_size_and_mode():
     extra = [json.dumps({"maker": maker}) for maker in ("x", "x", "y", "y")]
     table = predictions([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.9], slices=extra, source_width=[40, 40, 40, 300])
-    got = slice_table(table, ["maker", "size", "mode"], CLASSES)
+    got = slice_table(TASK, table, ["maker", "size", "mode"], CLASSES, resamples=0, seed=0)
     assert got[["slice", "value", "n"]].values.tolist() == [
         ["maker", "x", 2],
         ["maker", "y", 2],
@@ -71,9 +70,9 @@ def test_slices_by_column_size_and_mode():
 def test_an_unknown_slice_is_an_error_and_missing_values_are_in_none():
     table = predictions([0, 1], [0.1, 0.9], slices=[json.dumps({"maker": None}), json.dumps({"maker": "x"})])
     with pytest.raises(ValueError, match="'makr'.*did you mean 'maker'"):
-        slice_table(table, ["makr"], CLASSES)
-    assert slice_table(table, ["maker"], CLASSES)["n"].tolist() == [1]
-    assert slice_table(table, [], CLASSES).columns.tolist()[:3] == ["slice", "value", "n"]
+        slice_table(TASK, table, ["makr"], CLASSES, resamples=0, seed=0)
+    assert slice_table(TASK, table, ["maker"], CLASSES, resamples=0, seed=0)["n"].tolist() == [1]
+    assert slice_table(TASK, table, [], CLASSES, resamples=0, seed=0).columns.tolist()[:3] == ["slice", "value", "n"]
 
 
 def test_wrong_labels_among_clear_answers_are_suspected():
@@ -91,11 +90,11 @@ def test_wrong_labels_among_clear_answers_are_suspected():
 
 def test_the_most_confident_error_comes_first():
     table = predictions([0, 0, 1, 1, 0], [0.6, 0.97, 0.9, 0.2, 0.1])
-    got = gallery_table(table, CLASSES, 2)
+    got = gallery_table(TASK, table, CLASSES, 2)
     assert got["id"].tolist() == ["img1.png", "img3.png"]
     assert got["file"].tolist() == ["gallery/001.png", "gallery/002.png"]
     assert got["rank"].tolist() == [1, 2]
     assert got["actual"].tolist() == ["good", "bad"]
     assert got["predicted"].tolist() == ["bad", "good"]
     assert got["suspected_label_error"].dtype == bool
-    assert len(gallery_table(predictions([0], [0.1]), CLASSES, 5)) == 0
+    assert len(gallery_table(TASK, predictions([0], [0.1]), CLASSES, 5)) == 0

@@ -1,1 +1,0 @@
-"""What the stages after training ask of an answer: one file a kind."""
