@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 class Search(Sweeper):
     """Hands batches of trials to Hydra's launcher, as `stillframe.sweeps.search` asks for them."""
 
-    def __init__(self, **given: Any) -> None:
-        """`given`: conf/hydra/sweeper/optuna.yaml with its overrides; read from the configuration in `sweep`."""
+    def __init__(self, **options: Any) -> None:
+        """`options`: conf/hydra/sweeper/optuna.yaml with its overrides; read from the configuration in `sweep`."""
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -39,14 +39,14 @@ class Search(Sweeper):
 
         assert self.config is not None and self.hydra_context is not None, "Hydra calls setup first"
         sweep = Sweep.read(Path(self.config.hydra.sweep.dir))
-        given: Any = OmegaConf.to_container(self.config.hydra.sweeper)
-        plan = search.plan(given, arguments, sweep.objectives)
+        sweeper: Any = OmegaConf.to_container(self.config.hydra.sweeper)
+        plan = search.plan(sweeper, arguments, sweep.objectives)
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, plan.space.fixed)
         return search.SearchState(plan, sweep, int(composed.trainer.max_epochs)).run(self.launch)
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         """Run trials at once, numbered from `first`."""
         assert self.launcher is not None
-        jobs = [list(words) for words in batch]
+        jobs = [list(overrides) for overrides in batch]
         returned: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=first)
         return returned

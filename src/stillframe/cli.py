@@ -17,10 +17,10 @@ def check(args: argparse.Namespace) -> int:
     from stillframe.ingest.check import check_folder
 
     setup = onboarding.setup_for(args.folder, args.table, pairs(args.columns))
-    found = check_folder(args.folder, setup.data, setup.target)
-    onboarding.show(found)
-    if found.error:
-        print(f"check: {args.folder} would be refused: {found.error}", file=sys.stderr)
+    result = check_folder(args.folder, setup.data, setup.target)
+    onboarding.show(result)
+    if result.error:
+        print(f"check: {args.folder} would be refused: {result.error}", file=sys.stderr)
         return 1
     print(f"ready. Point the project at it:  stillframe use {args.folder}")
     return 0
@@ -32,9 +32,9 @@ def use(args: argparse.Namespace) -> int:
     from stillframe.ingest.check import check_folder
 
     setup = onboarding.setup_for(args.folder, args.table, pairs(args.columns))
-    found = check_folder(args.folder, setup.data, setup.target)
-    onboarding.show(found)
-    path = onboarding.use(args.folder, setup, found)
+    result = check_folder(args.folder, setup.data, setup.target)
+    onboarding.show(result)
+    path = onboarding.use(args.folder, setup, result)
     print(f"wrote {path} (image size, columns, refusals: edit there) and selected it in conf/config.yaml")
     print("next:  dvc repro        the whole way, from these images to the report")
     print("back to the demo:  git checkout conf/config.yaml && stillframe compose")
@@ -48,11 +48,11 @@ def compose(args: argparse.Namespace) -> int:
     from stillframe.stages.compose import link_source, stale
 
     if args.check:
-        found = stale()
-        for line in found:
+        changes = stale()
+        for line in changes:
             print(f"  {line}")
-        print(f"{PARAMS} is stale: run `stillframe compose`" if found else f"{PARAMS} is what conf/ says")
-        return 1 if found else 0
+        print(f"{PARAMS} is stale: run `stillframe compose`" if changes else f"{PARAMS} is what conf/ says")
+        return 1 if changes else 0
     values = hydra_compose.compose(args.overrides)
     changed = hydra_compose.write(values)
     link_source(values["data"]["path"])
@@ -171,8 +171,8 @@ def gate(args: argparse.Namespace) -> int:
         return 0
     verdict = run.gate(registry, rules.find(args.rules), dry_run=args.dry_run)
     run.show(verdict)
-    failed = sum(not one.passed for one in verdict.findings)
-    place = f"version {verdict.version}" if verdict.version else "a dry run: nothing was registered"
+    failed = sum(not rule.passed for rule in verdict.findings)
+    version = f"version {verdict.version}" if verdict.version else "a dry run: nothing was registered"
     moved = (
         "is the champion now"
         if verdict.moved
@@ -180,7 +180,7 @@ def gate(args: argparse.Namespace) -> int:
         if verdict.passed
         else f"{failed} rule{'s' * (failed > 1)} failed"
     )
-    print(f"{place}: {moved}")
+    print(f"{version}: {moved}")
     return 0 if verdict.passed else 1
 
 
@@ -189,12 +189,12 @@ def verify(args: argparse.Namespace) -> int:
     from stillframe.registry.verify import run
 
     try:
-        original, found = run.verify(args.run, within=args.within, keep=args.keep)
+        original, comparison = run.verify(args.run, within=args.within, keep=args.keep)
     except run.CannotRebuild as problem:
         print(f"stillframe: cannot be rebuilt: {problem}", file=sys.stderr)
         return 2
-    run.show(original, found)
-    return 0 if found.equal else 1
+    run.show(original, comparison)
+    return 0 if comparison.equal else 1
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -252,8 +252,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"stillframe {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for function in COMMANDS:
-        words = str(function.__doc__).splitlines()[0]
-        command = commands.add_parser(function.__name__, help=words, description=words)
+        summary = str(function.__doc__).splitlines()[0]
+        command = commands.add_parser(function.__name__, help=summary, description=summary)
         command.set_defaults(function=function)
         if function.__name__ in ARGUMENTS:
             ARGUMENTS[function.__name__](command)

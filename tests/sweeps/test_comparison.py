@@ -76,7 +76,7 @@ def add(
         label = labels(which)
         said = label.copy()
         said[:count] = (said[:count] + 1) % 3
-        path = sweep.place(number) / f"r{at}"
+        path = sweep.trial_folder(number) / f"r{at}"
         path.mkdir(parents=True)
         rows = {"index": np.arange(IMAGES), "id": [f"{which}/{row:03d}.png" for row in range(IMAGES)]}
         rows |= {"label": label, "predicted": said, "confidence": np.linspace(0.99, 0.4, IMAGES)}
@@ -303,13 +303,13 @@ def test_the_end_of_a_sweep_never_fails_for_its_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = grid(made_sweep(tmp_path))
-    assert [path.name for path in door.pictures(sweep)][0] == "compare.html"
+    assert [path.name for path in door.comparison_page(sweep)][0] == "compare.html"
 
     def fails(sweep: Sweep) -> list[Path]:
         raise RuntimeError("no font")
 
     monkeypatch.setattr(review, "pictures", fails)
-    assert door.pictures(sweep) == []
+    assert door.comparison_page(sweep) == []
     assert "no compare.html: RuntimeError: no font" in capsys.readouterr().err
 
 
@@ -406,7 +406,7 @@ def test_promote_applies_and_registers(checkout: tuple[Path, Sweep]) -> None:
     trial = sweep.trials()[0]
     run = Repeat(**{**vars(trial.repeats[0]), "run_id": own})
     sweep.save(Trial(**{**vars(trial), "repeats": [run]}))
-    params = sweep.place(0) / "r0/params.yaml"
+    params = sweep.trial_folder(0) / "r0/params.yaml"
     values = yaml.safe_load(params.read_text(encoding="utf-8"))
     params.write_text(yaml.safe_dump({**values, "tracking": tracking}), encoding="utf-8")
     (folder / "notes.txt").write_text("mine\n", encoding="utf-8")

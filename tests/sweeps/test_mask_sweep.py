@@ -35,7 +35,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     card().write(folder / "data/prepared/card.json")
     for number, noise in enumerate((0.5, 3.0)):
         rng = np.random.default_rng(number)
-        place = made.place(number) / "r0"
+        place = made.trial_folder(number) / "r0"
         place.mkdir(parents=True)
 
         def answer(image: np.ndarray, noise: float = noise, rng: np.random.Generator = rng) -> np.ndarray:
@@ -55,7 +55,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 def test_candidates_are_ranked_with_intervals_over_the_images(sweep: Sweep) -> None:
     first, second = SweepComparison(sweep).ranked
-    scores = [json.loads((sweep.place(at) / "r0/metrics.json").read_text())["iou_macro"] for at in (0, 1)]
+    scores = [json.loads((sweep.trial_folder(at) / "r0/metrics.json").read_text())["iou_macro"] for at in (0, 1)]
     assert (first.trial.number, second.trial.number) == (0, 1)
     assert [first.score.mean, second.score.mean] == pytest.approx(scores, abs=1e-9)
     assert first.score.low < first.score.mean < first.score.high

@@ -346,12 +346,12 @@ def test_the_lines_in_the_terminal(tmp_path: Path) -> None:
     assert live_table._clock(3660) == "1 h 1 min"
 
 
-def test_the_last_words_of_a_failed_run_hold_no_bars_and_no_advice() -> None:
+def test_the_last_lines_of_a_failed_run_hold_no_bars_and_no_advice() -> None:
     text = "Epoch 1 ---\rEpoch 2 ---\ntrain: model.name = 'x': unknown\nERROR: failed\n\nTo track the changes\n"
-    assert repeat.last_words(text) == "Epoch 2 ---\ntrain: model.name = 'x': unknown\nERROR: failed"
+    assert repeat.last_lines(text) == "Epoch 2 ---\ntrain: model.name = 'x': unknown\nERROR: failed"
     again = "ERROR: failed to reproduce 'train': failed to run: python -m stillframe.stages.train, exited with 1\n"
-    assert repeat.last_words("train: no such file\n" + again) == "train: no such file"
-    assert repeat.last_words("> python -m stillframe.stages.train\n" + again).endswith("exited with 1")
+    assert repeat.last_lines("train: no such file\n" + again) == "train: no such file"
+    assert repeat.last_lines("> python -m stillframe.stages.train\n" + again).endswith("exited with 1")
 
 
 def test_repeats_have_their_seeds_and_folds() -> None:

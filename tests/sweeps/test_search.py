@@ -437,7 +437,7 @@ def begun(folder: Callable[..., store.Sweep], monkeypatch: pytest.MonkeyPatch) -
             trial.report(value, epoch)
         one.study.tell(number, curve[-1])
     found.space.suggest(one.study.ask())
-    monkeypatch.setenv(trial_pruning.SEARCH, one.asks.json())
+    monkeypatch.setenv(trial_pruning.SEARCH, one.pruning.json())
     monkeypatch.setenv("STILLFRAME_TRIAL", "2")
     monkeypatch.setenv("STILLFRAME_REPEAT", "0")
     return one
@@ -455,7 +455,7 @@ def test_a_training_reports_its_epochs_and_hears_whether_it_is_worth_going_on(be
 
 
 def test_only_the_first_repeat_is_pruned(begun: search.SearchState, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert trial_pruning.asks() == begun.asks
+    assert trial_pruning.asks() == begun.pruning
     monkeypatch.setenv("STILLFRAME_REPEAT", "1")
     assert trial_pruning.asks() is None
 
@@ -466,7 +466,7 @@ def test_only_the_first_repeat_is_pruned(begun: search.SearchState, monkeypatch:
 def test_hyperband_knows_the_longest_training(
     words: tuple[str, ...], epochs: int, folder: Callable[..., store.Sweep]
 ) -> None:
-    told = search.asks(plan(*words, pruner="hyperband"), folder(), 4)
+    told = search.pruner_config(plan(*words, pruner="hyperband"), folder(), 4)
     assert told.epochs == epochs
     assert isinstance(told.make(), optuna.pruners.HyperbandPruner)
 
@@ -475,7 +475,7 @@ def test_trainings_are_told_where_to_ask_in_whatever_process_they_run(folder: Ca
     one = run(plan(LR, trials=2, pruner="hyperband"), folder(), launcher := Launcher())
     (word,) = [word for word in launcher.words[1] if word.startswith(f"+hydra.job.env_set.{trial_pruning.SEARCH}=")]
     assert json.loads(search_space.parse(word).value()) == json.loads(os.environ[trial_pruning.SEARCH])
-    assert trial_pruning.asks() == one.asks and one.asks.storage == f"sqlite:///{one.sweep.folder / 'study.db'}"
+    assert trial_pruning.asks() == one.pruning and one.pruning.storage == f"sqlite:///{one.sweep.folder / 'study.db'}"
 
 
 def test_without_a_pruner_no_training_asks(folder: Callable[..., store.Sweep]) -> None:
@@ -501,7 +501,7 @@ def test_the_callback_ends_the_training_and_leaves_no_state(
     slot = ResumeState(tmp_path / "slot")
     slot.folder.mkdir()
     slot.last.touch()
-    callback: Any = TrialPruning(slot, begun.asks)
+    callback: Any = TrialPruning(slot, begun.pruning)
     callback.on_train_epoch_end(Ranks(1, 0.58), None)
     assert slot.last.exists() and not trial_pruning.PRUNED.exists()
     with pytest.raises(TrialPruned, match="after 2 of 4 epochs, val/f1_macro 0.1000"):
@@ -521,8 +521,8 @@ def test_a_training_goes_on_when_the_storage_is_away(
     from stillframe.training.callbacks import TrialPruning
     from stillframe.training.resume import ResumeState
 
-    monkeypatch.setenv(trial_pruning.SEARCH, begun.asks.json().replace("study.db", "no/study.db"))
-    callback: Any = TrialPruning(ResumeState(tmp_path), begun.asks)
+    monkeypatch.setenv(trial_pruning.SEARCH, begun.pruning.json().replace("study.db", "no/study.db"))
+    callback: Any = TrialPruning(ResumeState(tmp_path), begun.pruning)
     callback.on_train_epoch_end(Ranks(2, 0.1), None)
     assert "the search could not be asked: ValueError" in capsys.readouterr().err
 

@@ -59,13 +59,13 @@ def explain(overrides: list[str], conf: Path = CONF) -> str:
             if missing:
                 return f"{override}: no {conf}/{top}/{missing[0]}.yaml: {config.nearest(missing[0], groups[top])}"
         kind = config.TYPES.get(top)
-        for at, part in enumerate(inner):
+        for index, part in enumerate(inner):
             if not is_dataclass(kind):
                 break  # a free-form section, such as validate.require
             names = {field.name: field.type for field in fields(kind)}
             if part not in names:
-                place = ".".join([top, *inner[:at]])
-                return f"{override}: unknown key {place}.{part}: {config.nearest(part, names)}"
+                section = ".".join([top, *inner[:index]])
+                return f"{override}: unknown key {section}.{part}: {config.nearest(part, names)}"
             kind = getattr(config, str(names[part]).split(" | ")[0], None)
     return ""
 

@@ -76,14 +76,14 @@ def run(
 def stale(*, conf: Path = CONF, params: Path = PARAMS) -> list[str]:
     """What conf/ would change in params.yaml and data/source, one line each; [] when they are up to date."""
     values = hydra_compose.compose([], conf)
-    found = hydra_compose.differences(hydra_compose.read(params), values)
+    changes = hydra_compose.differences(hydra_compose.read(params), values)
     source = params.parent / SOURCE
     try:
         target = str(target_of(values["data"]["path"]))
     except FileNotFoundError as problem:
-        return [*found, str(problem)]
+        return [*changes, str(problem)]
     points_at = os.readlink(source) if source.is_symlink() else target  # a fresh clone has none: compose makes it
-    return [*found, f"{source}: {points_at} -> {target}"] if points_at != target else found
+    return [*changes, f"{source}: {points_at} -> {target}"] if points_at != target else changes
 
 
 if __name__ == "__main__":

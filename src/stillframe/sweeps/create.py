@@ -15,7 +15,7 @@ from stillframe.sweeps.store import Sweep
 from stillframe.training.launch import visible_gpus
 
 
-def open_sweep(given: SweepSettings, values: dict[str, Any], words: list[str]) -> Sweep:
+def open_sweep(config: SweepSettings, values: dict[str, Any], overrides: list[str]) -> Sweep:
     """The folder of this sweep: a new one, or the one that the same command began.
 
     Raises:
@@ -24,35 +24,35 @@ def open_sweep(given: SweepSettings, values: dict[str, Any], words: list[str]) -
     root = Path.cwd()
     snap = git_snapshot.take(root)
     code = snap.code
-    own = settings.default_name(words, code)
-    name = given.name or own
+    own = settings.default_name(overrides, code)
+    name = config.name or own
     folder = settings.folder_of(name, root)
     folder.mkdir(parents=True, exist_ok=True)
     tools = values["hydra"]
-    parallel = given.parallel or at_once(tools["launcher"])
-    gpus, each = share_gpus(given, parallel)
+    parallel = config.parallel or at_once(tools["launcher"])
+    gpus, each = share_gpus(config, parallel)
     facts = {
         "name": name,
         "root": str(root),
-        "command": "python -m stillframe.sweep -m " + shlex.join(words),
+        "command": "python -m stillframe.sweep -m " + shlex.join(overrides),
         "identity": own,
         "head": snap.head,
         "commit": snap.commit,
         "code": code,
         "task": values["task"],
-        "objectives": given.objectives,
-        "directions": given.directions,
-        "seeds": given.seeds,
-        "folds": given.folds,
-        "repeats": given.seeds * (given.folds or 1),
+        "objectives": config.objectives,
+        "directions": config.directions,
+        "seeds": config.seeds,
+        "folds": config.folds,
+        "repeats": config.seeds * (config.folds or 1),
         "slots": min(parallel or MANY, len(gpus) // each if gpus and each else MANY),
         "parallel": parallel or MANY,
         "threads": threads(parallel, tools["launcher"]),
         "gpus": gpus,
         "gpus_each": each,
-        "timeout_s": given.timeout_s,
-        "until": given.until,
-        "test": given.test,
+        "timeout_s": config.timeout_s,
+        "until": config.until,
+        "test": config.test,
         "tracking_uri": store_of(values),
         "started": time.time(),
         "parent_run": None,
@@ -65,8 +65,8 @@ def open_sweep(given: SweepSettings, values: dict[str, Any], words: list[str]) -
                 f"sweep.name = {name}: {folder}/sweep.json is of another command or other code "
                 f"({before.facts['command']}): choose another name"
             )
-        kept = {key: before.facts[key] for key in ("head", "commit", "parent_run", "started", "tracking_uri")}
-        facts |= kept
+        before_facts = {key: before.facts[key] for key in ("head", "commit", "parent_run", "started", "tracking_uri")}
+        facts |= before_facts
     git_snapshot.keep(root, name, str(facts["commit"]))
     return Sweep(folder, facts).write()
 
@@ -86,11 +86,11 @@ def threads(parallel: int, launcher: dict[str, Any]) -> int:
     """CPU threads of one trial: its share of the cores, or what it asks of Ray or SLURM."""
     if parallel:
         return max(1, len(os.sched_getaffinity(0)) // parallel)
-    asked = (launcher.get("ray") or {}).get("remote", {}).get("num_cpus") or launcher.get("cpus_per_task") or 1
-    return max(1, int(asked))
+    cpus = (launcher.get("ray") or {}).get("remote", {}).get("num_cpus") or launcher.get("cpus_per_task") or 1
+    return max(1, int(cpus))
 
 
-def share_gpus(given: SweepSettings, parallel: int) -> tuple[list[str] | None, int]:
+def share_gpus(config: SweepSettings, parallel: int) -> tuple[list[str] | None, int]:
     """The devices, and how many of them a trial gets; (None, 0): they stay as the launcher or the user has set them.
 
     Raises:
@@ -98,10 +98,10 @@ def share_gpus(given: SweepSettings, parallel: int) -> tuple[list[str] | None, i
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = listed.split(",") if listed is not None else [str(number) for number in range(visible_gpus())]
-    gpus = given.gpus if given.gpus is not None else [gpu for gpu in seen if gpu.strip()]
-    if not gpus or parallel == 0 or (parallel == 1 and not given.gpus_per_trial and given.gpus is None):
+    gpus = config.gpus if config.gpus is not None else [gpu for gpu in seen if gpu.strip()]
+    if not gpus or parallel == 0 or (parallel == 1 and not config.gpus_per_trial and config.gpus is None):
         return None, 0
-    each = given.gpus_per_trial or (len(gpus) if parallel == 1 else 1)
+    each = config.gpus_per_trial or (len(gpus) if parallel == 1 else 1)
     if each > len(gpus):
         raise ValueError(f"sweep.gpus_per_trial = {each}: there are {len(gpus)} ({', '.join(gpus)})")
     return gpus, each

@@ -16,16 +16,16 @@ class GitError(ValueError):
     """Git refused; the message has its words."""
 
 
-def git(folder: Path, *words: str, env: dict[str, str] | None = None) -> str:
+def git(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
     """What git prints, without the last newline.
 
     Raises:
         GitError: it fails.
     """
-    command = ["git", "-C", str(folder), *words]
+    command = ["git", "-C", str(folder), *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False)
     if answer.returncode:
-        raise GitError(f"git {' '.join(words)}: {answer.stderr.strip() or answer.stdout.strip()}")
+        raise GitError(f"git {' '.join(arguments)}: {answer.stderr.strip() or answer.stdout.strip()}")
     return answer.stdout.rstrip("\n")
 
 
@@ -85,8 +85,8 @@ def take(root: Path) -> Snapshot:
 def code_digest(root: Path, commit: str) -> str:
     """sha256 over names and contents of the commit's files, what `dvc repro` writes left out."""
     lines = git(root, "ls-tree", "-r", commit).splitlines()
-    kept = [line for line in lines if line.split("\t", 1)[1] not in RESULTS]
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
+    lines = [line for line in lines if line.split("\t", 1)[1] not in RESULTS]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def keep(root: Path, name: str, commit: str) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from stillframe.sweeps.store import Sweep, Trial
 
 EVERY_S = 0.5
-SHOWN = 12  # trials in the live table
+LONGEST_TABLE = 12  # trials in the live table
 
 
 def line(trial: Trial, sweep: Sweep) -> str:
@@ -55,7 +55,7 @@ def table(trials: list[Trial], sweep: Sweep) -> Table:
         return first, sign * trial.values[0] if trial.values else -trial.started
 
     out = Table("trial", "state", "setting", *sweep.objectives, "s", box=None, pad_edge=False)
-    for trial in sorted(trials, key=rank)[:SHOWN]:
+    for trial in sorted(trials, key=rank)[:LONGEST_TABLE]:
         seconds = trial.seconds or time.time() - trial.started
         cells = [f"{value:.4f}" for value in trial.values] or [""] * len(sweep.objectives)
         out.add_row(str(trial.number), trial.state, " ".join(trial.overrides), *cells, f"{seconds:.0f}")
@@ -69,7 +69,7 @@ class LiveTable:
         self.sweep, self.total = sweep, total
         self.console = Console(stderr=True)
         self.started, self.stop = time.time(), threading.Event()
-        self.known = {trial.number: trial.state for trial in sweep.trials() if trial.state != "running"}
+        self.by_number = {trial.number: trial.state for trial in sweep.trials() if trial.state != "running"}
         self.thread = threading.Thread(target=self._work, name="live", daemon=True)
 
     def __enter__(self) -> LiveTable:
@@ -87,8 +87,8 @@ class LiveTable:
 
     def _lines(self) -> None:
         for trial in self.sweep.trials():
-            if self.known.get(trial.number) != trial.state:
-                self.known[trial.number] = trial.state
+            if self.by_number.get(trial.number) != trial.state:
+                self.by_number[trial.number] = trial.state
                 self.console.print(line(trial, self.sweep), highlight=False, soft_wrap=True)
 
     def _work(self) -> None:

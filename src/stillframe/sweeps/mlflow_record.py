@@ -59,8 +59,9 @@ class TrialRun:
     def __init__(self, sweep: Sweep, number: int, repeat: int, name: str, values: dict[str, Any]) -> None:
         self.sweep, self.number, self.name, self.values = sweep, number, name, values
         before = sweep.trial(number)
-        known = [one.run_id for one in before.repeats if one.repeat == repeat and one.run_id] if before else []
-        self.run_id: str | None = known[0] if known else _tried("the start of a trial", self._open)
+        repeats = before.repeats if before else []
+        run_ids = [each.run_id for each in repeats if each.repeat == repeat and each.run_id]
+        self.run_id: str | None = run_ids[0] if run_ids else _tried("the start of a trial", self._open)
 
     @property
     def client(self) -> Any:
@@ -78,40 +79,40 @@ class TrialRun:
         }
         if self.sweep.facts["parent_run"]:
             tags["mlflow.parentRunId"] = self.sweep.facts["parent_run"]
-        place = experiment_id(self.client, _tracking(self.values).experiment, self.sweep.facts["tracking_uri"])
-        return str(self.client.create_run(place, tags=tags).info.run_id)
+        experiment = experiment_id(self.client, _tracking(self.values).experiment, self.sweep.facts["tracking_uri"])
+        return str(self.client.create_run(experiment, tags=tags).info.run_id)
 
     def environment(self) -> dict[str, str]:
         """For the stages: where they write."""
         env = {"MLFLOW_TRACKING_URI": self.sweep.facts["tracking_uri"]}
         return env | ({RUN: self.run_id} if self.run_id else {})
 
-    def close(self, one: Repeat, folder: Path) -> None:
+    def close(self, repeat: Repeat, folder: Path) -> None:
         """Add what cached stages did not send, and end the run."""
         if self.run_id is not None:
-            _tried("the end of a trial", lambda: self._close(one, folder))
+            _tried("the end of a trial", lambda: self._close(repeat, folder))
 
-    def _close(self, one: Repeat, folder: Path) -> None:
+    def _close(self, repeat: Repeat, folder: Path) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         stages = {"val": "validate", "test": "evaluate", "train": "train"}
-        now = int(one.seconds)
-        unsent = {name: value for name, value in one.metrics.items() if stages[name.split("/")[0]] not in one.ran}
+        now = int(repeat.seconds)
+        unsent = {name: value for name, value in repeat.metrics.items() if stages[name.split("/")[0]] not in repeat.ran}
         metrics = [Metric(name, value, now, 0) for name, value in unsent.items()]
-        params = [] if "train" in one.ran else [Param(k, str(v)[:6000]) for k, v in config.flat(self.values).items()]
+        params = [] if "train" in repeat.ran else [Param(k, str(v)[:6000]) for k, v in config.flat(self.values).items()]
         tags = {
-            "stillframe.state": one.state,
-            "stillframe.ran": " ".join(one.ran) or "nothing: all from the cache",
-            "stillframe.dvc_experiment": one.experiment if one.state == "finished" else "none",
-            "stillframe.problem": one.error[-4000:],
+            "stillframe.state": repeat.state,
+            "stillframe.ran": " ".join(repeat.ran) or "nothing: all from the cache",
+            "stillframe.dvc_experiment": repeat.experiment if repeat.state == "finished" else "none",
+            "stillframe.problem": repeat.error[-4000:],
         }
         tagged = [RunTag(name, str(value)) for name, value in tags.items() if value]
         for first in range(0, max(1, len(params)), 100):
             self.client.log_batch(self.run_id, params=params[first : first + 100])
         self.client.log_batch(self.run_id, metrics=metrics, tags=tagged)
-        if one.state == "failed" and (folder / "log.txt").exists():
+        if repeat.state == "failed" and (folder / "log.txt").exists():
             self.client.log_artifact(self.run_id, str(folder / "log.txt"))
-        self.client.set_terminated(self.run_id, ENDED[one.state])
+        self.client.set_terminated(self.run_id, ENDED[repeat.state])
 
 
 class SweepRun:
@@ -143,26 +144,26 @@ class SweepRun:
             "stillframe.command": facts["command"][:5000],
             **tags_of_this_process(),
         }
-        place = experiment_id(self.client, _tracking(self.values).experiment, facts["tracking_uri"])
-        return str(self.client.create_run(place, tags=tags).info.run_id)
+        experiment = experiment_id(self.client, _tracking(self.values).experiment, facts["tracking_uri"])
+        return str(self.client.create_run(experiment, tags=tags).info.run_id)
 
     def _bury(self) -> None:
         """Runs of this sweep whose process was killed stay RUNNING in MLflow: end them."""
-        place = experiment_id(self.client, _tracking(self.values).experiment, self.sweep.facts["tracking_uri"])
-        words = f"tags.`stillframe.sweep` = '{self.sweep.facts['name']}' and attributes.status = 'RUNNING'"
-        for run in self.client.search_runs([place], words):
+        experiment = experiment_id(self.client, _tracking(self.values).experiment, self.sweep.facts["tracking_uri"])
+        condition = f"tags.`stillframe.sweep` = '{self.sweep.facts['name']}' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([experiment], condition):
             tags = run.data.tags
             mine = tags.get("stillframe.host") == platform.node() and "stillframe.trial" in tags
             if mine and not psutil.pid_exists(int(tags["stillframe.pid"])):
                 self.client.set_tag(run.info.run_id, "stillframe.state", "stopped")
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def close(self, state: str, trials: list[Trial], pictures: list[Path]) -> None:
+    def close(self, state: str, trials: list[Trial], files: list[Path]) -> None:
         """Send the table, the best values and the pictures, and end the run."""
         if self.sweep.facts["parent_run"]:
-            _tried("the end of the sweep", lambda: self._close(state, trials, pictures))
+            _tried("the end of the sweep", lambda: self._close(state, trials, files))
 
-    def _close(self, state: str, trials: list[Trial], pictures: list[Path]) -> None:
+    def _close(self, state: str, trials: list[Trial], files: list[Path]) -> None:
         from mlflow.entities import Metric, RunTag
 
         run, best = self.sweep.facts["parent_run"], self.sweep.best()
@@ -178,6 +179,6 @@ class SweepRun:
                 RunTag("stillframe.best_run", best.repeats[0].run_id or ""),
             ]
         self.client.log_batch(run, metrics=metrics, tags=tags)
-        for path in pictures:
+        for path in files:
             self.client.log_artifact(run, str(path), "sweep")
         self.client.set_terminated(run, ENDED[state])

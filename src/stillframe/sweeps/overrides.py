@@ -1,4 +1,4 @@
-"""What the words of a sweep's command line mean, by Hydra's grammar and conf/sweep.yaml."""
+"""The overrides of a sweep's command line, by Hydra's grammar and conf/sweep.yaml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stillframe.sweeps.search import SearchPlan
 
 
-def compose(words: list[str]) -> dict[str, Any]:
+def compose(overrides: list[str]) -> dict[str, Any]:
     """conf/sweep.yaml with those of the overrides that are no choices, and Hydra's launcher and sweeper beside it.
 
     Raises:
@@ -26,7 +26,7 @@ def compose(words: list[str]) -> dict[str, Any]:
     from stillframe.config.hydra_compose import explain
 
     try:
-        fixed = [word for word, choices in parse(words) if not choices]
+        fixed = [override for override, choices in parse(overrides) if not choices]
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
             composed = hydra_compose("sweep", overrides=fixed, return_hydra_config=True)
             node = composed.hydra
@@ -36,25 +36,26 @@ def compose(words: list[str]) -> dict[str, Any]:
             composed.pop("hydra")
             values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        own = [word for word in words if not word.lstrip("+~").startswith(("sweep.", "seeds", "folds", "hydra"))]
+        not_ours = ("sweep.", "seeds", "folds", "hydra")
+        own = [override for override in overrides if not override.lstrip("+~").startswith(not_ours)]
         raise ValueError(
-            explain(own) or unknown_key(words) or f"{CONF}/ does not compose: {' '.join(str(error).split())}"
+            explain(own) or unknown_key(overrides) or f"{CONF}/ does not compose: {' '.join(str(error).split())}"
         ) from None
     return {**values, "hydra": {**tools, "choices": choices}}
 
 
-def parse(words: list[str]) -> list[tuple[str, list[str]]]:
+def parse(overrides: list[str]) -> list[tuple[str, list[str]]]:
     """Each override with its choices; [] when it has a single value (ValueError: not in Hydra's grammar)."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
     out: list[tuple[str, list[str]]] = []
-    for word in words:
+    for text in overrides:
         try:
-            override = OverridesParser.create().parse_override(word)
+            override = OverridesParser.create().parse_override(text)
         except HydraException as error:
-            raise ValueError(f"{word}: not an override in Hydra's grammar: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{text}: not an override in Hydra's grammar: {' '.join(str(error).split())}") from None
         value: Any = override.value()
         if isinstance(value, Glob):  # Hydra reads the folder only when it composes
             options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
@@ -62,33 +63,33 @@ def parse(words: list[str]) -> list[tuple[str, list[str]]]:
         else:
             listed = override.is_sweep_override() and override.is_discrete_sweep()
             choices = list(override.sweep_string_iterator()) if listed else []
-        out.append((word, choices or (["..."] if override.is_sweep_override() else [])))
+        out.append((text, choices or (["..."] if override.is_sweep_override() else [])))
     return out
 
 
-def plan_search(values: dict[str, Any], words: list[str], given: SweepSettings) -> SearchPlan | None:
+def plan_search(values: dict[str, Any], overrides: list[str], config: SweepSettings) -> SearchPlan | None:
     """The checked plan of an adaptive search; None: Hydra's own sweeper runs a grid (ValueError: what is wrong)."""
     if not str(values["hydra"]["sweeper"]["_target_"]).startswith("hydra_plugins.stillframe_search"):
         return None
     from stillframe.sweeps import search
 
-    return search.plan(values["hydra"]["sweeper"], words, given.objectives)
+    return search.plan(values["hydra"]["sweeper"], overrides, config.objectives)
 
 
-def unknown_key(words: list[str]) -> str:
+def unknown_key(overrides: list[str]) -> str:
     """Which `hydra.sweeper` key is unknown; "" when none is, or none is meant."""
-    if not any(word.startswith("hydra/sweeper=") for word in words):
+    if not any(override.startswith("hydra/sweeper=") for override in overrides):
         return ""
     from stillframe.sweeps import search
 
-    return search.explain(words)
+    return search.explain(overrides)
 
 
-def count(words: list[str]) -> int | None:
+def count(overrides: list[str]) -> int | None:
     """Trials of a grid; None where a sweeper of the user's decides."""
-    if any("hydra/sweeper" in word for word in words):
+    if any("hydra/sweeper" in override for override in overrides):
         return None
     total = 1
-    for _, choices in parse(words):
+    for _, choices in parse(overrides):
         total *= max(1, len(choices))
     return total

@@ -19,12 +19,12 @@ from stillframe.sweeps.git_snapshot import RESULTS, GitError, git
 from stillframe.sweeps.store import Repeat, Sweep, Trial
 
 
-def promote(sweep: Sweep, word: str, repeat: int, name: str | None) -> tuple[Trial, str, str]:
+def promote(sweep: Sweep, which: str, repeat: int, name: str | None) -> tuple[Trial, str, str]:
     """Apply a run of a trial to the checkout in the current folder, and register its model.
 
     Args:
         sweep: of the trial.
-        word: the trial's number, or "best".
+        which: the trial's number, or "best".
         repeat: which of its runs; 0 has the seed and the fold that the configuration names.
         name: of the registered model; None: the data set's.
 
@@ -35,16 +35,16 @@ def promote(sweep: Sweep, word: str, repeat: int, name: str | None) -> tuple[Tri
         ValueError: no such trial or run, it did not finish, uncommitted edits would be overwritten, the checkout has
             moved on, or DVC or MLflow refused.
     """
-    trial, one = choose(sweep, word, repeat)
+    trial, chosen = choose(sweep, which, repeat)
     root = Path.cwd()
-    check(root, sweep, one)
-    _apply(root, str(one.experiment))
-    path = sweep.place(trial.number) / f"r{one.repeat}" / "params.yaml"
+    check(root, sweep, chosen)
+    _apply(root, str(chosen.experiment))
+    path = sweep.trial_folder(trial.number) / f"r{chosen.repeat}" / "params.yaml"
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     link_source(values["data"]["path"], root / SOURCE)
     model = name or str(values["data"]["name"])
     try:
-        version = register(sweep, trial, one, values, root / TRAIN, model)
+        version = register(sweep, trial, chosen, values, root / TRAIN, model)
     except Exception as error:  # MLflow raises what its stores and its network raise
         raise ValueError(
             f"the checkout has trial {trial.number} now, but MLflow at {sweep.facts['tracking_uri']} did not take its "
@@ -53,51 +53,51 @@ def promote(sweep: Sweep, word: str, repeat: int, name: str | None) -> tuple[Tri
     return trial, model, version
 
 
-def choose(sweep: Sweep, word: str, repeat: int) -> tuple[Trial, Repeat]:
+def choose(sweep: Sweep, which: str, repeat: int) -> tuple[Trial, Repeat]:
     """The trial and its run.
 
     Raises:
         ValueError: there is none, or it did not finish.
     """
-    trial = sweep.best() if word == "best" else sweep.trial(int(word)) if word.isdecimal() else None
+    trial = sweep.best() if which == "best" else sweep.trial(int(which)) if which.isdecimal() else None
     if trial is None:
-        known = ", ".join(str(one.number) for one in sweep.trials() if one.state == "finished") or "none"
-        raise ValueError(f"{word}: no such trial of sweep {sweep.facts['name']}: finished are {known} (or `best`)")
-    one = next((run for run in trial.repeats if run.repeat == repeat and run.state == "finished"), None)
-    if one is None or not one.commit:
+        finished = ", ".join(str(other.number) for other in sweep.trials() if other.state == "finished") or "none"
+        raise ValueError(f"{which}: no such trial of sweep {sweep.facts['name']}: finished are {finished} (or `best`)")
+    chosen = next((run for run in trial.repeats if run.repeat == repeat and run.state == "finished"), None)
+    if chosen is None or not chosen.commit:
         last = (trial.error.strip().splitlines() or [""])[-1]
         raise ValueError(
             f"trial {trial.number}, repeat {repeat}, has not finished ({trial.state}): {last}".rstrip(": ")
         )
-    return trial, one
+    return trial, chosen
 
 
-def check(root: Path, sweep: Sweep, one: Repeat) -> None:
+def check(root: Path, sweep: Sweep, run: Repeat) -> None:
     """Refuse what `dvc exp apply` would do without a word: overwrite edits, undo later commits.
 
     Raises:
         ValueError: with the files, and what to do.
     """
     try:
-        git(root, "cat-file", "-e", f"{one.commit}^{{commit}}")
+        git(root, "cat-file", "-e", f"{run.commit}^{{commit}}")
     except (GitError, FileNotFoundError):
         raise ValueError(
-            f"{root}: git does not know {one.experiment} ({one.commit}): run this in the checkout of the sweep, "
+            f"{root}: git does not know {run.experiment} ({run.commit}): run this in the checkout of the sweep, "
             f"{sweep.facts['root']}"
         ) from None
-    lost = overwritten(root, sweep, str(one.commit))
+    lost = overwritten(root, sweep, str(run.commit))
     if lost:
         raise ValueError(
             f"uncommitted edits would be overwritten: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}: commit "
             "them or `git stash` first"
         )
     edits = _names(root, "diff", "--name-only", sweep.facts["head"], sweep.facts["commit"])
-    later = set(_names(root, "diff", "--name-only", "HEAD", str(one.commit))) - edits - set(RESULTS)
+    later = set(_names(root, "diff", "--name-only", "HEAD", str(run.commit))) - edits - set(RESULTS)
     if later:
         raise ValueError(
             f"{len(later)} files were committed since the sweep began ({min(later)}), and applying the trial would set "
             f"them back: `git checkout -b promoted {sweep.facts['head'][:10]}` first, or `dvc exp branch "
-            f"{one.experiment} NAME` and merge"
+            f"{run.experiment} NAME` and merge"
         )
 
 
@@ -109,19 +109,22 @@ def overwritten(root: Path, sweep: Sweep, commit: str) -> list[str]:
     loose = _names(root, "ls-files", "--modified", "--deleted", "--others", "--exclude-standard")
     changed = sorted(loose | _names(root, "diff", "--name-only", "--cached", "HEAD"))
     theirs = _blobs(root, commit, changed)
-    kept = [sweep.facts["commit"], *(str(run.commit) for one in sweep.trials() for run in one.repeats if run.commit)]
+    commits = [
+        sweep.facts["commit"],
+        *(str(run.commit) for trial in sweep.trials() for run in trial.repeats if run.commit),
+    ]
     out = []
     for path in changed:
         if path not in theirs:
             continue  # DVC leaves alone what the trial does not have
         here = git(root, "hash-object", path) if (root / path).is_file() else ""
-        if here != theirs[path] and not any(_blobs(root, other, [path]).get(path) == here for other in kept):
+        if here != theirs[path] and not any(_blobs(root, other, [path]).get(path) == here for other in commits):
             out.append(path)
     return out
 
 
-def _names(root: Path, *words: str) -> set[str]:
-    return {name for name in git(root, *words, "-z").split("\0") if name}
+def _names(root: Path, *arguments: str) -> set[str]:
+    return {name for name in git(root, *arguments, "-z").split("\0") if name}
 
 
 def _blobs(root: Path, commit: str, paths: list[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from stillframe.sweeps.worktree import Worktree, alone, environment, run_guarded
 from stillframe.training.trial_pruning import PRUNED
 
 UPSTREAM = ("task", "seed", "data", "augment")  # parameters of the stages before `train`
-KEPT = {  # file of the slot -> its name beside the trial
+COPIED = {  # file of the slot -> its name beside the trial
     VALIDATE / "predictions.parquet": "val_predictions.parquet",
     EVALUATE / "predictions.parquet": "test_predictions.parquet",
     EVALUATE / "intervals.json": "intervals.json",
@@ -65,56 +65,59 @@ def run(
         KeyboardInterrupt: asked to stop; the training's state is kept in the slot.
     """
     started = time.monotonic()
-    folder = sweep.place(number) / f"r{repeat}"
+    folder = sweep.trial_folder(number) / f"r{repeat}"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{sweep.facts['name']}-{number:04d}" + (f"-r{repeat}" if sweep.facts["repeats"] > 1 else "")
-    one = Repeat(repeat, values["seed"], values["data"].get("fold"), "running", experiment=name)
+    result = Repeat(repeat, values["seed"], values["data"].get("fold"), "running", experiment=name)
     child = mlflow_record.TrialRun(sweep, number, repeat, name, values)
-    one = replace(one, run_id=child.run_id)
+    result = replace(result, run_id=child.run_id)
     try:
-        one = _run(sweep, slot, folder, one, values, gpus, {**env, **child.environment()})
+        result = _run(sweep, slot, folder, result, values, gpus, {**env, **child.environment()})
     except RunPruned as problem:
-        one = replace(one, state="pruned", error=str(problem))
+        result = replace(result, state="pruned", error=str(problem))
     except (RunFailed, ValueError, OSError) as problem:
-        one = replace(one, state="failed", error=str(problem))
+        result = replace(result, state="failed", error=str(problem))
     except BaseException:
-        child.close(replace(one, state="stopped", seconds=time.monotonic() - started), folder)
+        child.close(replace(result, state="stopped", seconds=time.monotonic() - started), folder)
         raise
-    one = replace(one, seconds=round(time.monotonic() - started, 2))
-    child.close(one, folder)
-    return one
+    result = replace(result, seconds=round(time.monotonic() - started, 2))
+    child.close(result, folder)
+    return result
 
 
 def _run(
     sweep: Sweep,
     slot: Worktree,
     folder: Path,
-    one: Repeat,
+    result: Repeat,
     values: dict[str, Any],
     gpus: str | None,
     extra: dict[str, str],
 ) -> Repeat:
+    # The worktree as the sweep's commit has it, with this trial's parameters.
     slot.start_from(sweep.facts["commit"])
     (slot.folder / PRUNED).unlink(missing_ok=True)
     (slot.folder / PARAMS).write_text(hydra_compose.as_yaml(values), encoding="utf-8")
     link_source(values["data"]["path"], slot.folder / SOURCE)
-    threads = sweep.facts["threads"]
-    env = environment(slot, gpus, threads, {"DVC_EXP_NAME": str(one.experiment), **extra})
+    env = environment(slot, gpus, sweep.facts["threads"], {"DVC_EXP_NAME": str(result.experiment), **extra})
     log = folder / "log.txt"
     log.unlink(missing_ok=True)
+    # Of trials with the same data and augmentation one runs the first stages; the others take them from DVC's cache.
     upstream = hashlib.sha256(json.dumps([values[name] for name in UPSTREAM], sort_keys=True).encode()).hexdigest()
     dvc = [sys.executable, "-m", "dvc", "repro"]
     with alone(sweep.folder / "upstream", upstream[:16]) as first:
         if first and sweep.facts["parallel"] > 1:
             _check(run_guarded(slot, [*dvc, "augment"], env, log, sweep.facts["timeout_s"] or 0), slot, log)
     _check(run_guarded(slot, [*dvc, sweep.facts["until"]], env, log, sweep.facts["timeout_s"] or 0), slot, log)
-    for source, target in KEPT.items():
+
+    # What comparison needs beside the sweep, and a commit where DVC looks for experiments.
+    for source, target in COPIED.items():
         if (slot.folder / source).exists() and not (source.parent == EVALUATE and sweep.facts["until"] == "validate"):
             shutil.copyfile(slot.folder / source, folder / target)
-    commit = slot.commit(sweep.facts["head"], f"sweep {sweep.facts['name']}: {one.experiment}")
-    slot.publish(commit, sweep.facts["head"], str(one.experiment))
+    commit = slot.commit(sweep.facts["head"], f"sweep {sweep.facts['name']}: {result.experiment}")
+    slot.publish(commit, sweep.facts["head"], str(result.experiment))
     return replace(
-        one, state="finished", commit=commit, metrics=metrics(slot.folder, sweep.facts["until"]), ran=stages_in(log)
+        result, state="finished", commit=commit, metrics=metrics(slot.folder, sweep.facts["until"]), ran=stages_in(log)
     )
 
 
@@ -126,10 +129,10 @@ def _check(code: int, slot: Worktree, log: Path) -> None:
     text = log.read_text(encoding="utf-8", errors="replace")
     if code == 124:
         text += "\nsweep.timeout_s is over"
-    raise RunFailed(last_words(text) or f"exit code {code}")
+    raise RunFailed(last_lines(text) or f"exit code {code}")
 
 
-def last_words(text: str) -> str:
+def last_lines(text: str) -> str:
     """What a failed `dvc repro` said last, without its progress bars: what goes into the record."""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
     lines = [
@@ -142,16 +145,16 @@ def last_words(text: str) -> str:
 
 def stages_in(log: Path) -> list[str]:
     """The stages that ran, in their order."""
-    found = re.findall(r"^Running stage '(\w+)':", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return list(dict.fromkeys(found))
+    names = re.findall(r"^Running stage '(\w+)':", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return list(dict.fromkeys(names))
 
 
 def metrics(folder: Path, until: str = "report") -> dict[str, float]:
     """What the stages up to `until` measured: val/..., test/..., and what the training cost."""
     out: dict[str, float] = {}
-    places = [("val", VALIDATE), ("test", EVALUATE)]
-    for split, place in places[: 1 if until == "validate" else 2]:
-        values = read_json(folder / place / "metrics.json")
+    folders = [("val", VALIDATE), ("test", EVALUATE)]
+    for split, stage in folders[: 1 if until == "validate" else 2]:
+        values = read_json(folder / stage / "metrics.json")
         out |= {f"{split}/{name}": float(value) for name, value in values.items() if isinstance(value, int | float)}
     summary = read_json(folder / TRAIN / "summary.json")
     return out | {"train/seconds": float(summary["seconds"]), "train/parameters": float(summary["parameters"])}

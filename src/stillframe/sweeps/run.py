@@ -29,14 +29,14 @@ def main(arguments: list[str]) -> int:
     """
     if not (CONF / "sweep.yaml").is_file():
         raise FileNotFoundError(f"{CONF}/sweep.yaml is missing: run this in the repository's root")
-    words = [word for word in arguments if word not in ("-m", "--multirun")]
-    if any(word.split("=")[0] in ASK for word in words):
+    overrides = [override for override in arguments if override not in ("-m", "--multirun")]
+    if any(override.split("=")[0] in ASK for override in overrides):
         hydra(arguments)
         return 0
-    values = compose(words)
-    given = settings.build(values)
-    planned = plan_search(values, words, given)
-    sweep = open_sweep(given, values, words)
+    values = compose(overrides)
+    config = settings.build(values)
+    planned = plan_search(values, overrides, config)
+    sweep = open_sweep(config, values, overrides)
     extra = [
         f"hydra.sweep.dir={_quoted(sweep.folder)}",
         f"+hydra.job.env_set.{stopping.FOLDER}={_quoted(sweep.folder)}",
@@ -50,20 +50,20 @@ def main(arguments: list[str]) -> int:
     try:
         if planned is not None:
             planned.check_storage(sweep)
-        total = planned.trials if planned is not None else count(words)
+        total = planned.trials if planned is not None else count(overrides)
         with live_table.LiveTable(sweep, total), stopping.stoppable(sweep) as stop:
-            hydra(["-m", *words, *extra])
+            hydra(["-m", *overrides, *extra])
             trial.complete_best(sweep)
         state = "finished"
     except KeyboardInterrupt:
         state = "stopped"
     finally:
         sweep = sweep.write(state=state, ended=time.time())
-        parent.close(state, sweep.trials(), pictures(sweep))
-    return tell(sweep, state, stop.signum)
+        parent.close(state, sweep.trials(), comparison_page(sweep))
+    return print_end(sweep, state, stop.signum)
 
 
-def pictures(sweep: Sweep) -> list[Path]:
+def comparison_page(sweep: Sweep) -> list[Path]:
     """The page and the pictures for the parent run; whatever goes wrong with them, the sweep is not lost."""
     if not sweep.trials():
         return []
@@ -76,11 +76,11 @@ def pictures(sweep: Sweep) -> list[Path]:
         return []
 
 
-def hydra(words: list[str]) -> None:
+def hydra(arguments: list[str]) -> None:
     """Hand over to Hydra."""
     import hydra as package
 
-    sys.argv = ["python -m stillframe.sweep", *words]
+    sys.argv = ["python -m stillframe.sweep", *arguments]
     package.main(config_path=str(CONF.resolve()), config_name="sweep", version_base="1.3")(trial.run)()
 
 
@@ -89,7 +89,7 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
-def tell(sweep: Sweep, state: str, signum: int) -> int:
+def print_end(sweep: Sweep, state: str, signum: int) -> int:
     """Print how the sweep ended; the exit code."""
     trials = sweep.trials()
     print(live_table.summary(trials, sweep, len(trials), 0.0))
@@ -99,9 +99,11 @@ def tell(sweep: Sweep, state: str, signum: int) -> int:
     if best is not None:
         print(f"best setting:  {' '.join(best.overrides)}")
         print(f"apply it:      dvc exp apply {best.repeats[0].experiment}")
-    for failed in [one for one in trials if one.state == "failed"][:5]:
-        print(f"failed:        trial {failed.number}: {failed.error.splitlines()[-1]}  ({sweep.place(failed.number)})")
+    failures = [ended for ended in trials if ended.state == "failed"]
+    for failed in failures[:5]:
+        reason = failed.error.splitlines()[-1]
+        print(f"failed:        trial {failed.number}: {reason}  ({sweep.trial_folder(failed.number)})")
     if state == "stopped":
         print("stopped; the same command goes on:  " + sweep.facts["command"])
         return 128 + (signum or signal.SIGINT)
-    return 1 if any(one.state == "failed" for one in trials) else 0
+    return 1 if failures else 0

@@ -60,34 +60,34 @@ class SearchConfig:
 class SearchPlan:
     """What is searched and how; `trials` is the budget, for a grid no more than it has settings."""
 
-    given: SearchConfig
+    config: SearchConfig
     space: SearchSpace
     trials: int
 
     def check_storage(self, sweep: Sweep) -> None:
         """Open the study once (ValueError: it cannot be opened, or is another folder's)."""
-        open_study(self, sweep, asks(self, sweep, 1))
+        open_study(self, sweep, pruner_config(self, sweep, 1))
 
 
-def plan(sweeper: dict[str, Any], words: list[str], objectives: list[str]) -> SearchPlan:
+def plan(sweeper: dict[str, Any], overrides: list[str], objectives: list[str]) -> SearchPlan:
     """Check everything that can be wrong before the first trial.
 
     Args:
         sweeper: section `hydra.sweeper`, with `_target_`.
-        words: the command line's overrides.
+        overrides: the command line's overrides.
         objectives: of the sweep.
 
     Raises:
         ValueError: names key and value, and the nearest right one.
     """
-    given = read(sweeper)
-    own = [word for word in words if not spaces.parse(word).is_hydra_override()]
-    space = spaces.build(own, given.params, given.when)
-    _check_sampler(given, space, objectives)
-    trials = given.trials
-    if given.sampler == "grid":
+    config = read(sweeper)
+    own = [override for override in overrides if not spaces.parse(override).is_hydra_override()]
+    space = spaces.build(own, config.params, config.when)
+    _check_sampler(config, space, objectives)
+    trials = config.trials
+    if config.sampler == "grid":
         trials = sum(1 for _ in islice(space.every(), trials))
-    return SearchPlan(given, space, trials)
+    return SearchPlan(config, space, trials)
 
 
 def read(sweeper: dict[str, Any]) -> SearchConfig:
@@ -106,22 +106,21 @@ def read(sweeper: dict[str, Any]) -> SearchConfig:
     return config
 
 
-def explain(words: list[str]) -> str:
+def explain(overrides: list[str]) -> str:
     """Which override of `hydra.sweeper` is unknown, with the nearest right name; "" when none is."""
-    known = [field.name for field in dataclasses.fields(SearchConfig)]
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        if key.startswith("hydra.sweeper.") and key.split(".")[2] not in known:
-            return f"unknown {key}: {nearest(key.split('.')[2], known)}"
+    names = [field.name for field in dataclasses.fields(SearchConfig)]
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.startswith("hydra.sweeper.") and key.split(".")[2] not in names:
+            return f"unknown {key}: {nearest(key.split('.')[2], names)}"
     return ""
 
 
-def _check_sampler(given: SearchConfig, space: SearchSpace, objectives: list[str]) -> None:
+def _check_sampler(config: SearchConfig, space: SearchSpace, objectives: list[str]) -> None:
     several = f"there are {len(objectives)} (sweep.objective = {', '.join(objectives)})"
-    if given.sampler == "cmaes":
-        numbers = [
-            one.key for one in space.branches[0].parameters if not isinstance(one.distribution, CategoricalDistribution)
-        ]
+    if config.sampler == "cmaes":
+        unconditional = space.branches[0].parameters
+        numbers = [p.key for p in unconditional if not isinstance(p.distribution, CategoricalDistribution)]
         if len(objectives) > 1:
             raise ValueError(f"hydra.sweeper.sampler = cmaes: for one objective, {several}: take tpe, random or grid")
         if len(numbers) < 2:
@@ -129,29 +128,29 @@ def _check_sampler(given: SearchConfig, space: SearchSpace, objectives: list[str
                 f"hydra.sweeper.sampler = cmaes: needs two numbers or more (interval or range, on no condition), "
                 f"here: {', '.join(numbers) or 'none'}"
             )
-    if given.pruner != "none" and len(objectives) > 1:
-        raise ValueError(f"hydra.sweeper.pruner = {given.pruner}: for one objective, {several}: set it to none")
-    if given.pruner != "none" and not objectives[0].startswith("val/"):
+    if config.pruner != "none" and len(objectives) > 1:
+        raise ValueError(f"hydra.sweeper.pruner = {config.pruner}: for one objective, {several}: set it to none")
+    if config.pruner != "none" and not objectives[0].startswith("val/"):
         raise ValueError(
-            f"hydra.sweeper.pruner = {given.pruner}: sweep.objective = {objectives[0]} is not measured "
+            f"hydra.sweeper.pruner = {config.pruner}: sweep.objective = {objectives[0]} is not measured "
             f"after each epoch: take a val/ metric, or set the pruner to none"
         )
 
 
-def asks(found: SearchPlan, sweep: Sweep, epochs: int) -> PrunerConfig:
+def pruner_config(search_plan: SearchPlan, sweep: Sweep, epochs: int) -> PrunerConfig:
     """What the trainings are told; `epochs`: of a training, where the search does not choose it."""
-    for one in found.space.parameters:
-        if one.key == "trainer.max_epochs":
-            epochs = max(epochs, *(int(float(value)) for value in _ends(one.distribution)))
+    for parameter in search_plan.space.parameters:
+        if parameter.key == "trainer.max_epochs":
+            epochs = max(epochs, *(int(float(value)) for value in _ends(parameter.distribution)))
     name = sweep.facts["name"]
     identity = sweep.facts["identity"]
     return PrunerConfig(
-        storage=found.given.storage or f"sqlite:///{sweep.folder / 'study.db'}",
+        storage=search_plan.config.storage or f"sqlite:///{sweep.folder / 'study.db'}",
         study=f"stillframe-{name}" + ("" if name == identity else f"-{identity}"),
         metric=sweep.objectives[0],
-        pruner=found.given.pruner,
-        after=found.given.prune_after,
-        startup=found.given.prune_startup,
+        pruner=search_plan.config.pruner,
+        after=search_plan.config.prune_after,
+        startup=search_plan.config.prune_startup,
         epochs=epochs,
     )
 
@@ -161,44 +160,44 @@ def _ends(distribution: Any) -> Sequence[Any]:
     return list(distribution.choices) if categorical else [distribution.high]
 
 
-def sampler(given: SearchConfig, space: SearchSpace, objectives: int, begun: int) -> BaseSampler:
+def sampler(config: SearchConfig, space: SearchSpace, objectives: int, begun: int) -> BaseSampler:
     """Optuna's sampler; after `begun` trials it must not draw its first ones again."""
-    seed = given.seed + begun
-    if given.sampler == "cmaes":
+    seed = config.seed + begun
+    if config.sampler == "cmaes":
         return CmaEsSampler(
-            n_startup_trials=given.startup,
+            n_startup_trials=config.startup,
             independent_sampler=RandomSampler(seed=seed),
             warn_independent_sampling=False,
             seed=seed,
         )
-    if given.sampler == "tpe":
+    if config.sampler == "tpe":
         joint = objectives == 1 and len(space.branches) > 1  # parameters on a condition, all the same drawn jointly
         extra = {"multivariate": True, "group": True} if joint else {}
-        return TPESampler(n_startup_trials=given.startup, seed=seed, **extra)
+        return TPESampler(n_startup_trials=config.startup, seed=seed, **extra)
     return RandomSampler(seed=seed)
 
 
-def open_study(found: SearchPlan, sweep: Sweep, told: PrunerConfig) -> optuna.Study:
+def open_study(search_plan: SearchPlan, sweep: Sweep, pruner: PrunerConfig) -> optuna.Study:
     """The study of this sweep: a new one, or the one that the same command began.
 
     Raises:
         ValueError: the storage cannot be opened, or its study of this name belongs to another folder.
     """
-    storage = open_storage(told.storage)
+    storage = open_storage(pruner.storage)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
-            study_name=told.study,
+            study_name=pruner.study,
             storage=storage,
             directions=sweep.directions,
             load_if_exists=True,
-            pruner=told.make() if told.pruner != "none" else optuna.pruners.NopPruner(),
+            pruner=pruner.make() if pruner.pruner != "none" else optuna.pruners.NopPruner(),
         )
-        study.sampler = sampler(found.given, found.space, len(sweep.objectives), len(study.trials))
+        study.sampler = sampler(search_plan.config, search_plan.space, len(sweep.objectives), len(study.trials))
     here = f"{platform.node()}:{sweep.folder}"
-    if found.given.storage is not None and study.user_attrs.setdefault(FOLDER, here) != here:
+    if search_plan.config.storage is not None and study.user_attrs.setdefault(FOLDER, here) != here:
         raise ValueError(
-            f"hydra.sweeper.storage: its study {told.study} belongs to {study.user_attrs[FOLDER]}: "
+            f"hydra.sweeper.storage: its study {pruner.study} belongs to {study.user_attrs[FOLDER]}: "
             f"continue it there, or give this one a sweep.name of its own"
         )
     study.set_user_attr(FOLDER, here)
@@ -208,14 +207,14 @@ def open_study(found: SearchPlan, sweep: Sweep, told: PrunerConfig) -> optuna.St
 class SearchState:
     """A search under way."""
 
-    def __init__(self, found: SearchPlan, sweep: Sweep, epochs: int) -> None:
+    def __init__(self, search_plan: SearchPlan, sweep: Sweep, epochs: int) -> None:
         """Open the study; `epochs`: of the longest training."""
-        self.plan, self.sweep = found, sweep
-        self.asks = asks(found, sweep, epochs)
-        self.study = open_study(found, sweep, self.asks)
+        self.plan, self.sweep = search_plan, sweep
+        self.pruning = pruner_config(search_plan, sweep, epochs)
+        self.study = open_study(search_plan, sweep, self.pruning)
         self.spent = float(self.study.user_attrs.get(SPENT, 0.0))
         many = AT_ONCE if sweep.facts["parallel"] >= MANY else sweep.facts["parallel"]
-        self.batch = found.given.batch or min(many, sweep.facts["slots"])
+        self.batch = search_plan.config.batch or min(many, sweep.facts["slots"])
 
     def run(self, launch: Launch) -> list[Sequence[JobReturn]]:
         """Search until the budget is spent.
@@ -225,10 +224,10 @@ class SearchState:
         """
         returned: list[Sequence[JobReturn]] = []
         self.settle()
-        while not self.over() and (todo := self.interrupted() or self.fresh()):
+        while not self.over() and (todo := self.interrupted() or self.new_trials()):
             for first, batch in _runs(todo):
                 began = time.monotonic()
-                returned.append(self.together(launch, first, batch))
+                returned.append(self.run_batch(launch, first, batch))
                 self.spent += time.monotonic() - began
                 self.study.set_user_attr(SPENT, self.spent)
                 if self.over():
@@ -237,7 +236,7 @@ class SearchState:
 
     def over(self) -> bool:
         """Whether the time is spent."""
-        return self.plan.given.timeout_s is not None and self.spent >= self.plan.given.timeout_s
+        return self.plan.config.timeout_s is not None and self.spent >= self.plan.config.timeout_s
 
     def settle(self) -> None:
         """Tell the study of trials that ended while nobody listened."""
@@ -245,35 +244,35 @@ class SearchState:
             done = self.sweep.trial(frozen.number)
             if done is None or done.state not in ("finished", "pruned", "failed"):
                 continue
-            words = self.plan.space.suggest(Trial(self.study, frozen._trial_id))
-            if _parameters(words) == _parameters(done.overrides):
+            overrides = self.plan.space.suggest(Trial(self.study, frozen._trial_id))
+            if _parameters(overrides) == _parameters(done.overrides):
                 self.tell(frozen.number, done.state, done.values)
 
     def interrupted(self) -> list[tuple[int, list[str]]]:
         """The next batch of those that a killed search left, with their numbers."""
         left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[: self.batch]
-        return [(one.number, self.plan.space.suggest(Trial(self.study, one._trial_id))) for one in left]
+        return [(frozen.number, self.plan.space.suggest(Trial(self.study, frozen._trial_id))) for frozen in left]
 
-    def fresh(self) -> list[tuple[int, list[str]]]:
+    def new_trials(self) -> list[tuple[int, list[str]]]:
         """The next batch of new ones."""
-        begun = sum(one.state != TrialState.WAITING for one in self.study.get_trials(deepcopy=False))
+        begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
         return [self._ask() for _ in range(min(self.batch, self.plan.trials - begun))]
 
     def _ask(self) -> tuple[int, list[str]]:
-        if self.plan.given.sampler == "grid":  # the trial with number n tries the grid's n-th setting
+        if self.plan.config.sampler == "grid":  # the trial with number n tries the grid's n-th setting
             number = len(self.study.get_trials(deepcopy=False))
             for setting in islice(self.plan.space.every(), number, number + 1):
                 self.study.enqueue_trial(setting)
         trial = self.study.ask()
         return trial.number, self.plan.space.suggest(trial)
 
-    def together(self, launch: Launch, first: int, batch: list[list[str]]) -> Sequence[JobReturn]:
+    def run_batch(self, launch: Launch, first: int, batch: list[list[str]]) -> Sequence[JobReturn]:
         """Run a batch and tell the study."""
-        if self.asks.pruner != "none":
-            told = self.asks.json()
-            os.environ[SEARCH] = told
-            word = "'" + told.replace("\\", "\\\\").replace("'", "\\'") + "'"
-            batch = [[*words, f"+hydra.job.env_set.{SEARCH}={word}"] for words in batch]
+        if self.pruning.pruner != "none":
+            config = self.pruning.json()
+            os.environ[SEARCH] = config
+            quoted = "'" + config.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            batch = [[*overrides, f"+hydra.job.env_set.{SEARCH}={quoted}"] for overrides in batch]
         results = launch(batch, first)
         problems: list[Exception] = []
         for result in results:
@@ -301,13 +300,13 @@ class SearchState:
 def _runs(todo: list[tuple[int, list[str]]]) -> Iterator[tuple[int, list[list[str]]]]:
     """Trials with numbers one after the other: Hydra's launcher counts on from the first."""
     first = 0
-    for at in range(1, len(todo) + 1):
-        if at == len(todo) or todo[at][0] != todo[at - 1][0] + 1:
-            yield todo[first][0], [words for _, words in todo[first:at]]
-            first = at
+    for end in range(1, len(todo) + 1):
+        if end == len(todo) or todo[end][0] != todo[end - 1][0] + 1:
+            yield todo[first][0], [overrides for _, overrides in todo[first:end]]
+            first = end
 
 
-def _parameters(words: list[str]) -> list[str]:
+def _parameters(overrides: list[str]) -> list[str]:
     """Overrides that reach the DAG."""
     own = tuple(f"{name}{mark}" for name in OWN for mark in ".=")
-    return sorted(word for word in words if not word.lstrip("+").startswith(own))
+    return sorted(override for override in overrides if not override.lstrip("+").startswith(own))

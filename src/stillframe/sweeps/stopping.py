@@ -82,10 +82,10 @@ def stoppable(sweep: Sweep) -> Iterator[StopState]:
 
 def end_trials(sweep: Sweep, since: float, limit_s: float = GRACE_S + 10) -> None:
     """Stop the trials that other processes of this machine began after `since`, and wait until they have ended."""
-    others = [one for one in _running(sweep, since) if one.pid != os.getpid() and alive(one)]
-    for one in others:
+    others = [trial for trial in _running(sweep, since) if trial.pid != os.getpid() and alive(trial)]
+    for trial in others:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one.pid, WAKE)
+            os.kill(trial.pid, WAKE)
     deadline = time.monotonic() + limit_s
     while any(map(alive, others)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -93,13 +93,13 @@ def end_trials(sweep: Sweep, since: float, limit_s: float = GRACE_S + 10) -> Non
 
 def settle(sweep: Sweep, since: float) -> None:
     """Trials that still say "running", although nobody runs them any more, were stopped."""
-    for one in _running(sweep, since):
-        if one.pid == os.getpid() or not alive(one):
-            sweep.save(replace(one, state="stopped", seconds=round(time.time() - one.started, 2)))
+    for trial in _running(sweep, since):
+        if trial.pid == os.getpid() or not alive(trial):
+            sweep.save(replace(trial, state="stopped", seconds=round(time.time() - trial.started, 2)))
 
 
 def _running(sweep: Sweep, since: float) -> list[Trial]:
-    return [one for one in sweep.trials() if one.state == "running" and one.started >= since]
+    return [trial for trial in sweep.trials() if trial.state == "running" and trial.started >= since]
 
 
 def alive(trial: Trial) -> bool:

@@ -63,7 +63,8 @@ class Trial:
 
     def metric(self, name: str) -> list[float]:
         """A metric's value in each finished repeat."""
-        return [one.metrics[name] for one in self.repeats if one.state == "finished" and name in one.metrics]
+        finished = [repeat for repeat in self.repeats if repeat.state == "finished"]
+        return [repeat.metrics[name] for repeat in finished if name in repeat.metrics]
 
     def mean(self, name: str) -> float:
         """Mean of a metric over the finished repeats; NaN when there is none."""
@@ -86,7 +87,7 @@ class Sweep:
             FileNotFoundError: there is none.
         """
         if not (folder / "sweep.json").exists():
-            raise FileNotFoundError(f"{folder} is no sweep: {known(folder.parent)}")
+            raise FileNotFoundError(f"{folder} is no sweep: {sweep_names(folder.parent)}")
         return cls(folder.absolute(), read_json(folder / "sweep.json"))
 
     def write(self, **changes: Any) -> Sweep:
@@ -105,28 +106,28 @@ class Sweep:
         """Maximize or minimize, one an objective."""
         return list(self.facts["directions"])
 
-    def place(self, number: int) -> Path:
+    def trial_folder(self, number: int) -> Path:
         """A trial's folder."""
         return self.folder / "trials" / f"{number:04d}"
 
     def save(self, trial: Trial) -> Trial:
         """Write a trial's facts."""
-        write_json(self.place(trial.number) / "trial.json", _finite(asdict(trial)))
+        write_json(self.trial_folder(trial.number) / "trial.json", _finite(asdict(trial)))
         return trial
 
     def trial(self, number: int) -> Trial | None:
         """A trial's facts, or None before it began."""
-        path = self.place(number) / "trial.json"
+        path = self.trial_folder(number) / "trial.json"
         if not path.exists():
             return None
         facts = read_json(path)
-        repeats = [Repeat(**{**one, "metrics": _nan(one["metrics"])}) for one in facts.pop("repeats")]
+        repeats = [Repeat(**{**repeat, "metrics": _nan(repeat["metrics"])}) for repeat in facts.pop("repeats")]
         return Trial(**facts, repeats=repeats)
 
     def trials(self) -> list[Trial]:
         """All trials that began, by number."""
         numbers = sorted(int(path.parent.name) for path in self.folder.glob("trials/*/trial.json"))
-        return [found for number in numbers if (found := self.trial(number)) is not None]
+        return [trial for number in numbers if (trial := self.trial(number)) is not None]
 
     def best(self) -> Trial | None:
         """The best finished trial by the first objective."""
@@ -135,7 +136,7 @@ class Sweep:
         return max(done, key=lambda trial: sign * trial.values[0], default=None)
 
 
-def known(root: Path) -> str:
+def sweep_names(root: Path) -> str:
     """For an error: which sweeps there are."""
     names = sorted(path.parent.name for path in root.glob("*/sweep.json"))
     return f"there are {', '.join(names)}" if names else "there are none yet: python -m stillframe.sweep -m ..."
@@ -143,10 +144,10 @@ def known(root: Path) -> str:
 
 def newest(root: Path = Path("sweeps")) -> Sweep:
     """The sweep that was started last (FileNotFoundError: none)."""
-    found = sorted(root.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(known(root))
-    return Sweep.read(found[-1].parent)
+    paths = sorted(root.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    if not paths:
+        raise FileNotFoundError(sweep_names(root))
+    return Sweep.read(paths[-1].parent)
 
 
 def _finite(value: Any) -> Any:

@@ -30,14 +30,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     values = {name: value for name, value in values.items() if name not in OWN}
     own = tuple(f"{name}{mark}" for name in OWN for mark in ".=")
-    overrides = [word for word in hydra.overrides.task if not word.lstrip("+").startswith(own)]
+    overrides = [override for override in hydra.overrides.task if not override.lstrip("+").startswith(own)]
     number = int(hydra.job.num)
     before = sweep.trial(number)
     if before is not None and before.state in DONE and before.overrides == overrides:
         return {"state": before.state, "values": before.values, "number": number}
     trial = Trial(number, overrides, "running", started=time.time(), host=platform.node(), pid=os.getpid())
     if before is not None and before.overrides == overrides:
-        trial = replace(trial, repeats=[one for one in before.repeats if one.state == "finished"])
+        trial = replace(trial, repeats=[repeat for repeat in before.repeats if repeat.state == "finished"])
     sweep.save(trial)
     try:
         config.check_all(values, origin=" ".join(overrides))
@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def _run(sweep: Sweep, trial: Trial, values: dict[str, Any]) -> Trial:
     """All repeats that are not done yet, then their mean. The first that does not finish ends the trial."""
     facts = sweep.facts
-    root, done = Path(facts["root"]), {one.repeat for one in trial.repeats}
+    root, done = Path(facts["root"]), {result.repeat for result in trial.repeats}
     stopping.watch_parent()
     with take(root, facts["slots"]) as slot:
         gpus = devices(facts, slot.number)
@@ -66,17 +66,17 @@ def _run(sweep: Sweep, trial: Trial, values: dict[str, Any]) -> Trial:
         for number in range(facts["repeats"]):
             if number in done:
                 continue
-            given = one_repeat.parameters(values, number, facts["folds"], root)
+            repeat_values = one_repeat.parameters(values, number, facts["folds"], root)
             extra = {} if SEARCH not in os.environ else {SEARCH: os.environ[SEARCH]}
             extra |= {"STILLFRAME_TRIAL": str(trial.number), "STILLFRAME_REPEAT": str(number)}
-            one = one_repeat.run(sweep, slot, trial.number, number, given, gpus, extra)
-            trial = sweep.save(replace(trial, repeats=sorted([*trial.repeats, one], key=_order)))
-            if one.state != "finished":
-                return replace(trial, state=one.state, error=one.error)
+            result = one_repeat.run(sweep, slot, trial.number, number, repeat_values, gpus, extra)
+            trial = sweep.save(replace(trial, repeats=sorted([*trial.repeats, result], key=_order)))
+            if result.state != "finished":
+                return replace(trial, state=result.state, error=result.error)
     missing = [name for name in facts["objectives"] if len(trial.metric(name)) < facts["repeats"]]
     if missing:
-        known = config.nearest(missing[0], trial.repeats[0].metrics)
-        return replace(trial, state="failed", error=f"sweep.objective = {missing[0]}: no such metric: {known}")
+        hint = config.nearest(missing[0], trial.repeats[0].metrics)
+        return replace(trial, state="failed", error=f"sweep.objective = {missing[0]}: no such metric: {hint}")
     return replace(trial, state="finished", values=[trial.mean(name) for name in facts["objectives"]])
 
 
@@ -95,17 +95,17 @@ def complete_best(sweep: Sweep) -> None:
     import yaml
 
     whole = replace(sweep, facts={**sweep.facts, "until": "report"})
-    values = yaml.safe_load((sweep.place(best.number) / "r0" / "params.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((sweep.trial_folder(best.number) / "r0" / "params.yaml").read_text(encoding="utf-8"))
     with take(Path(sweep.facts["root"]), sweep.facts["slots"]) as slot:
-        one = one_repeat.run(whole, slot, best.number, 0, values, devices(sweep.facts, slot.number), {})
-    if one.state == "finished":
-        sweep.save(replace(best, repeats=[one, *best.repeats[1:]]))
+        result = one_repeat.run(whole, slot, best.number, 0, values, devices(sweep.facts, slot.number), {})
+    if result.state == "finished":
+        sweep.save(replace(best, repeats=[result, *best.repeats[1:]]))
     else:
-        print(f"the best trial, {best.number}, did not get through the test split: {one.error}", file=sys.stderr)
+        print(f"the best trial, {best.number}, did not get through the test split: {result.error}", file=sys.stderr)
 
 
-def _order(one: Repeat) -> int:
-    return one.repeat
+def _order(repeat: Repeat) -> int:
+    return repeat.repeat
 
 
 def devices(facts: dict[str, Any], slot: int) -> str | None:

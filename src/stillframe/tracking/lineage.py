@@ -30,19 +30,19 @@ PACKAGES = (
 LARGEST_NEW_FILE = 1_000_000  # bytes; a larger one that git does not know is named in the difference, not held
 
 
-def _said(*words: str, env: dict[str, str] | None = None) -> bytes | None:
+def _output(*arguments: str, env: dict[str, str] | None = None) -> bytes | None:
     """What git prints, to the byte; None: it failed, or this is no repository."""
-    given = {**os.environ, **(env or {})}
+    environment = {**os.environ, **(env or {})}
     try:
-        answer = subprocess.run(["git", *words], capture_output=True, timeout=30, check=True, env=given)
+        answer = subprocess.run(["git", *arguments], capture_output=True, timeout=30, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout
 
 
-def _git(*words: str) -> str | None:
-    said = _said(*words)
-    return said.decode(errors="surrogateescape").strip() if said is not None else None
+def _git(*arguments: str) -> str | None:
+    output = _output(*arguments)
+    return output.decode(errors="surrogateescape").strip() if output is not None else None
 
 
 def code() -> dict[str, Any]:
@@ -72,8 +72,8 @@ def uncommitted() -> bytes:
             shutil.copyfile(index, env["GIT_INDEX_FILE"])
         taken = [name for name in new if name not in large]
         if taken:
-            _said("add", "--intent-to-add", "--", *taken, env=env)
-        changes = _said("diff", "--binary", "HEAD", "--", ".", ":!dvc.lock", env=env) or b""
+            _output("add", "--intent-to-add", "--", *taken, env=env)
+        changes = _output("diff", "--binary", "HEAD", "--", ".", ":!dvc.lock", env=env) or b""
     left_out = "".join(f"# left out: {name} ({Path(name).stat().st_size} bytes)\n" for name in large)
     return left_out.encode(errors="surrogateescape") + changes
 
@@ -105,13 +105,13 @@ def dvc_tags(hashes: dict[str, str]) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a result."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return {"python": platform.python_version(), **found}
+            installed[name] = "not installed"
+    return {"python": platform.python_version(), **installed}
 
 
 def machine() -> dict[str, str]:

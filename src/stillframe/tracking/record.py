@@ -36,9 +36,9 @@ def page_of(tracking: TrackingConfig, uri: str, site: str) -> str:
     """The address of our experiment in the UI at `site`, in its "Model training" mode (the default is "GenAI")."""
     from stillframe.tracking.writer import connect
 
-    found = connect(tracking, uri).get_experiment_by_name(tracking.experiment)
-    place = f"experiments/{found.experiment_id}" if found else "experiments"
-    return f"{site}/#/{place}?workflowType=machine_learning"
+    experiment = connect(tracking, uri).get_experiment_by_name(tracking.experiment)
+    path = f"experiments/{experiment.experiment_id}" if experiment else "experiments"
+    return f"{site}/#/{path}?workflowType=machine_learning"
 
 
 def download(model: str, tracking: TrackingConfig, to: Path) -> Path:
@@ -137,10 +137,10 @@ class RunRecord:
     ) -> None:
         """`name` is the journal's, and the run's tag; `say` tells the user that the server is away."""
         self.tracking, self.say = tracking, say
-        given = os.environ.get(RUN)
-        if given:
-            name = given
-            write_text((JOURNALS / name).with_suffix(".run"), given)
+        run_id = os.environ.get(RUN)
+        if run_id:
+            name = run_id
+            write_text((JOURNALS / name).with_suffix(".run"), run_id)
         self.uri = uri or tracking_uri(tracking)
         self.journal = Journal(JOURNALS / f"{name}.jsonl")
         self.journal.mend()

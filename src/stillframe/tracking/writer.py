@@ -68,13 +68,13 @@ def download(client: Any, model: str, to: Path) -> Path:
     run_id, _, artifact = rest.partition("/")
     try:
         if kind == "models":
-            name, at, alias = rest.partition("@")
-            name, _, version = (name, "", "") if at else rest.rpartition("/")
+            name, has_alias, alias = rest.partition("@")
+            name, _, version = (name, "", "") if has_alias else rest.rpartition("/")
             if not name or not (alias or version):
                 raise ValueError(f"{model}: not of the form models:/<name>/<version> or models:/<name>@<alias>")
-            ask = client.get_model_version_by_alias if at else client.get_model_version
-            found = ask(name, alias or version)
-            run_id, artifact = str(found.run_id), found.tags.get(FILE, "")
+            get_version = client.get_model_version_by_alias if has_alias else client.get_model_version
+            version_facts = get_version(name, alias or version)
+            run_id, artifact = str(version_facts.run_id), version_facts.tags.get(FILE, "")
         artifact = artifact or "export/model.onnx"
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of one file, on stderr
         folder = to / run_id
@@ -89,18 +89,18 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
     """The experiment's id; made if it is not there, with artifacts at an absolute place for a local store."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         store = uri.removeprefix("sqlite:///")
-        place = str(Path(store).parent / "mlruns") if uri.startswith("sqlite:///") else None
+        artifacts = str(Path(store).parent / "mlruns") if uri.startswith("sqlite:///") else None
         try:
-            location = Path(place, name).as_uri() if place else None
+            location = Path(artifacts, name).as_uri() if artifacts else None
             return str(client.create_experiment(name, artifact_location=location, tags=KIND))
         except MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 class MlflowWriter:
@@ -140,16 +140,16 @@ class MlflowWriter:
             self.client = connect(self.tracking, self.uri)
         if self.run_id is not None:
             return
-        known = self.journal.path.with_suffix(".run")
-        if known.exists():
-            self.run_id = known.read_text(encoding="utf-8")
+        id_file = self.journal.path.with_suffix(".run")
+        if id_file.exists():
+            self.run_id = id_file.read_text(encoding="utf-8")
             return
         name = self.journal.path.stem
-        place = experiment_id(self.client, self.experiment, self.uri)
-        found = self.client.search_runs([place], f"tags.`{TAG}` = '{name}'", max_results=1)
-        run = found[0] if found else self.client.create_run(place, tags={TAG: name})
+        experiment = experiment_id(self.client, self.experiment, self.uri)
+        runs = self.client.search_runs([experiment], f"tags.`{TAG}` = '{name}'", max_results=1)
+        run = runs[0] if runs else self.client.create_run(experiment, tags={TAG: name})
         self.run_id = str(run.info.run_id)
-        known.write_text(self.run_id, encoding="utf-8")
+        id_file.write_text(self.run_id, encoding="utf-8")
 
     def _send(self, events: list[tuple[int, Event]]) -> int:
         """Send the first event, or the metrics at the front in one request. Returns how many were sent."""

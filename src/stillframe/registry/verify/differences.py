@@ -58,19 +58,19 @@ def compare(recorded: RecordedRun, rebuilt: RecordedRun, lock: dict[str, Any], w
         within: how far two metrics may lie apart. Above 0, files and what DVC knows of results count as explanation
             only: on a GPU a sum's order may change, and no byte stays.
     """
-    found = VerifyReport()
+    comparison = VerifyReport()
     metrics = _metrics(recorded.metrics, rebuilt.metrics, within)
     files = _files(recorded.folder, rebuilt.folder)
     inputs, outputs = _hashes(recorded.lock(), lock)
-    found.compared = {
+    comparison.compared = {
         "metrics": len(_kept(recorded.metrics)),
         "files": len(_listed(recorded.folder)),
         "DVC hashes": len(_flat(recorded.lock())),
     }
-    found.results = metrics
-    found.surroundings = [*inputs, *_tags(recorded.tags, rebuilt.tags), *_pins(recorded.folder)]
-    (found.surroundings if within > 0 else found.results).extend([*files, *outputs])
-    return found
+    comparison.results = metrics
+    comparison.surroundings = [*inputs, *_tags(recorded.tags, rebuilt.tags), *_pins(recorded.folder)]
+    (comparison.surroundings if within > 0 else comparison.results).extend([*files, *outputs])
+    return comparison
 
 
 def _timed(name: str) -> bool:

@@ -20,7 +20,7 @@ from stillframe.sweeps.worktree import Worktree, cache_of, environment, run_guar
 
 DATA_STAGES = ("fetch", "preprocess", "augment")  # whose outputs may come from DVC's cache
 NAME = "verify"  # as DVC_EXP_NAME: the stage compose leaves the recorded params.yaml alone
-SAID = 12  # lines of a failed rebuild that are shown
+LAST_LINES = 12  # lines of a failed rebuild that are shown
 LONGEST_S = 7 * 24 * 3600.0
 
 
@@ -64,17 +64,17 @@ def link_data(root: Path, recorded: RecordedRun, folder: Path, cache: Path) -> l
     Returns:
         The outputs that are in it; the stages of the others run again.
     """
-    source, found = cache_of(root), []
+    source, problem = cache_of(root), []
     for stage in DATA_STAGES:
         for out in recorded.lock().get(stage, {}).get("outs", []):
             if _link(source, cache, str(out.get("md5", ""))):
-                found.append(str(out["path"]))
+                problem.append(str(out["path"]))
     _keep_data_stages(recorded.folder / "lineage/dvc.lock", folder / "dvc.lock")
     local = folder / ".dvc/config.local"
     for path in (cache, local.parent):
         path.mkdir(parents=True, exist_ok=True)
     local.write_text(f"[cache]\n    dir = {cache}\n    type = reflink,hardlink,symlink\n", encoding="utf-8")
-    return found
+    return problem
 
 
 def _keep_data_stages(recorded: Path, lock: Path) -> None:
@@ -127,5 +127,5 @@ def repro(root: Path, recorded: RecordedRun, folder: Path, outs: list[str], stor
         run_guarded(slot, [*dvc, "checkout", "--quiet", *outs], env, log, LONGEST_S)
     code = run_guarded(slot, [*dvc, "repro", "--no-run-cache"], env, log, LONGEST_S)
     if code:
-        said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SAID:]
-        raise CannotRebuild("the rebuild failed:\n  " + "\n  ".join(said))
+        output = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        raise CannotRebuild("the rebuild failed:\n  " + "\n  ".join(output))

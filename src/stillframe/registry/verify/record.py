@@ -84,7 +84,7 @@ def read(client: Any, run_id: str, folder: Path, *, to_rebuild: bool = True) -> 
     folder.mkdir(parents=True, exist_ok=True)
     try:
         run = client.get_run(run_id)
-        tops = [one.path for one in client.list_artifacts(run_id) if one.is_dir]
+        tops = [name.path for name in client.list_artifacts(run_id) if name.is_dir]
         for top in tops:
             if to_rebuild and top == "lineage" or top not in NOT_COMPARED:
                 client.download_artifacts(run_id, top, str(folder))

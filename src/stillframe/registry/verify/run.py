@@ -17,7 +17,7 @@ from stillframe.tracking.record import tracking_uri
 from stillframe.tracking.writer import connect
 
 OUT = Path("artifacts/verify")
-SHOWN = 30  # rows of a table; the file has all
+LONGEST_TABLE = 30  # rows of a table; the file has all
 
 
 def store_and_run(run_id: str | None, tracking: TrackingConfig, trained: Path = TRAIN) -> tuple[str, str]:
@@ -53,44 +53,48 @@ def verify(run_id: str | None, *, within: float = 0.0, keep: bool = False) -> tu
     (tracking,) = read_params("tracking")
     uri, run_id = store_and_run(run_id, tracking)
     (root / WORK).mkdir(exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix="verify-", dir=root / WORK))
+    folder = Path(tempfile.mkdtemp(prefix="verify-", dir=root / WORK))
     try:
-        found = _in(place, root, uri, run_id, tracking, within)
+        comparison = _verify_in(folder, root, uri, run_id, tracking, within)
     finally:
         if not keep:
-            shutil.rmtree(place)
+            shutil.rmtree(folder)
     if keep:
-        print(f"kept: {place / 'checkout'}")
-    facts = {"run_id": run_id, "equal": found.equal, "within": within, "compared": found.compared}
-    listed = {name: [asdict(one) for one in getattr(found, name)] for name in ("results", "surroundings")}
+        print(f"kept: {folder / 'checkout'}")
+    facts = {"run_id": run_id, "equal": comparison.equal, "within": within, "compared": comparison.compared}
+    listed = {
+        name: [asdict(difference) for difference in getattr(comparison, name)] for name in ("results", "surroundings")
+    }
     write_json(root / OUT / f"{run_id}.json", {**facts, **listed})
-    return run_id, found
+    return run_id, comparison
 
 
-def _in(place: Path, root: Path, uri: str, run_id: str, tracking: TrackingConfig, within: float) -> VerifyReport:
-    """Everything that takes place in the temporary folder."""
-    recorded = record.read(connect(tracking, uri), run_id, place / "recorded")
+def _verify_in(
+    folder: Path, root: Path, uri: str, run_id: str, tracking: TrackingConfig, within: float
+) -> VerifyReport:
+    """Clone, rebuild and compare in a temporary folder."""
+    recorded = record.read(connect(tracking, uri), run_id, folder / "recorded")
     print(f"run {run_id}: commit {recorded.commit[:10]}{' and its uncommitted edits' if recorded.patch else ''}")
-    folder = place / "checkout"
-    rebuild.clone(root, recorded, folder)
-    outs = rebuild.link_data(root, recorded, folder, place / "cache")
+    checkout = folder / "checkout"
+    rebuild.clone(root, recorded, checkout)
+    outs = rebuild.link_data(root, recorded, checkout, folder / "cache")
     print(f"from DVC's cache: {', '.join(outs) or 'nothing, all stages run'}; the rest runs again:")
-    log, store = place / "log.txt", f"sqlite:///{place / 'mlflow.db'}"
+    log, store = folder / "log.txt", f"sqlite:///{folder / 'mlflow.db'}"
     print(f"  tail -f {log}", flush=True)
-    rebuild.repro(root, recorded, folder, outs, store, log)
-    again = read_json(folder / TRAIN / "run.json")
-    rebuilt = record.read(connect(tracking, store), str(again["run_id"]), place / "rebuilt", to_rebuild=False)
-    return differences.compare(recorded, rebuilt, record.stages_of(folder / "dvc.lock"), within)
+    rebuild.repro(root, recorded, checkout, outs, store, log)
+    again = read_json(checkout / TRAIN / "run.json")
+    rebuilt = record.read(connect(tracking, store), str(again["run_id"]), folder / "rebuilt", to_rebuild=False)
+    return differences.compare(recorded, rebuilt, record.stages_of(checkout / "dvc.lock"), within)
 
 
-def show(run_id: str, found: VerifyReport) -> None:
+def show(run_id: str, comparison: VerifyReport) -> None:
     """Print what differs, results first."""
-    counted = ", ".join(f"{count} {kind}" for kind, count in found.compared.items())
-    _table("results that differ", found.results)
-    _table("what it was made with differs", found.surroundings)
-    if not found.compared["DVC hashes"]:
+    counted = ", ".join(f"{count} {kind}" for kind, count in comparison.compared.items())
+    _table("results that differ", comparison.results)
+    _table("what it was made with differs", comparison.surroundings)
+    if not comparison.compared["DVC hashes"]:
         print("the record has no dvc.lock (its report was never made): DVC's hashes were not compared")
-    verdict = "equal" if found.equal else f"{len(found.results)} differ"
+    verdict = "equal" if comparison.equal else f"{len(comparison.results)} differ"
     print(f"run {run_id}: {verdict} ({counted} compared); {OUT / run_id}.json")
 
 
@@ -102,10 +106,10 @@ def _table(title: str, rows: Sequence[ValueDifference]) -> None:
     if not rows:
         return
     table = Table("", "", "recorded", "rebuilt", title=title)
-    for one in rows[:SHOWN]:
+    for one in rows[:LONGEST_TABLE]:
         table.add_row(*map(escape, (one.kind, one.name, one.recorded, one.rebuilt)))
-    if len(rows) > SHOWN:
-        table.add_row("", f"and {len(rows) - SHOWN} more", "", "")
+    if len(rows) > LONGEST_TABLE:
+        table.add_row("", f"and {len(rows) - LONGEST_TABLE} more", "", "")
     Console().print(table)
 
 

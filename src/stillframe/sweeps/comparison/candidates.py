@@ -95,7 +95,7 @@ class SweepComparison:
         """What a run said of its validation images, by id; None when that was not kept."""
         key = trial.number, repeat
         if key not in self._answers:
-            path = self.sweep.place(trial.number) / f"r{repeat}" / "val_predictions.parquet"
+            path = self.sweep.trial_folder(trial.number) / f"r{repeat}" / "val_predictions.parquet"
             table = None
             if path.exists():
                 table = pd.read_parquet(path, columns=["index", "id", *self.task.evaluation.COMPARED])
@@ -127,7 +127,7 @@ class SweepComparison:
 
     def _params(self, trial: Trial) -> dict[str, Any]:
         """params.yaml of a trial's first finished run."""
-        path = self.sweep.place(trial.number) / f"r{_done(trial)[0].repeat}" / "params.yaml"
+        path = self.sweep.trial_folder(trial.number) / f"r{_done(trial)[0].repeat}" / "params.yaml"
         values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         return values
 

@@ -135,7 +135,7 @@ def _row(candidate: Candidate, findings: SweepComparison) -> dict[str, Any]:
 def _other(trial: Trial, findings: SweepComparison) -> dict[str, Any]:
     """A row of those that did not finish."""
     last = (trial.error.strip().splitlines() or [""])[-1].removeprefix(" ".join(trial.overrides) + ": ")
-    logs = [findings.sweep.place(trial.number) / f"r{run.repeat}" / "log.txt" for run in trial.repeats]
+    logs = [findings.sweep.trial_folder(trial.number) / f"r{run.repeat}" / "log.txt" for run in trial.repeats]
     logs = [path for path in logs if path.exists()]
     log = str(logs[-1].relative_to(findings.sweep.folder)) if logs else ""
     setting = findings.setting(trial.number)
