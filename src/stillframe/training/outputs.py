@@ -8,12 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pytorch_lightning as pl
 import yaml
 
 from stillframe.config import flat
-from stillframe.paths import PARAMS, replacing, write_json, write_text
+from stillframe.paths import PARAMS, replacing, write_json
 from stillframe.tracking import lineage
 from stillframe.tracking.record import RUN, RunRecord, tracking_uri
 from stillframe.training.callbacks import BestWeights
@@ -95,10 +94,6 @@ def write_outputs(
     for source, target in (("best.safetensors", "model.safetensors"), ("history.csv", "history.csv")):
         with replacing(out / target) as temporary:
             shutil.copyfile(slot.folder / source, temporary)
-    # the scores by epoch as one long table, so that a plot of them needs no name of a metric
-    history, names = pd.read_csv(out / "history.csv"), [f"val/{metric.name}" for metric in training.task.epoch_metrics]
-    scores = history.melt("epoch", [name for name in names if name in history], "metric", "score").dropna()
-    write_text(out / "scores.csv", scores.to_csv(index=False, lineterminator="\n"))
     write_json(out / "model.json", {"task": plan.task, **asdict(training.net.spec)})
     summary = summarise(training, decided, best, trainer, seconds)
     write_json(out / "summary.json", summary)

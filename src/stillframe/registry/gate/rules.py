@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from stillframe.config import STRICT, checked, nearest
 from stillframe.paths import CONF
+from stillframe.tasks.base import Task
 
 FOLDER = CONF / "gate"
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,18 +23,8 @@ Bound = Annotated[float, Field(gt=0.0)] | None
 class ChampionRule:
     """By how much the new model is better than the champion, on the same test images."""
 
-    metric: Literal[
-        "accuracy",
-        "balanced_accuracy",
-        "precision_macro",
-        "recall_macro",
-        "f1_macro",
-        "f1_weighted",
-        "iou_macro",  # this one and the next two are of masks
-        "iou_weighted",
-        "boundary_f1",
-    ]
-    least_gain: Annotated[float, Field(gt=-1.0, lt=1.0)]
+    metric: str  # of the task, additive over the images
+    least_gain: float
     resamples: Annotated[int, Field(ge=1000, le=1_000_000)]
     not_comparable: Literal["fail", "pass"]
 
@@ -52,8 +43,8 @@ class ExportRule:
 class SlicesRule:
     """How much worse than the champion a slice of the test images may be."""
 
-    metric: Literal["accuracy", "f1_macro", "iou_macro"]
-    worse_by: Share
+    metric: str  # of the task, additive over the images
+    worse_by: Annotated[float, Field(ge=0.0)]
     least_images: Annotated[int, Field(ge=1)]
 
 
@@ -62,7 +53,7 @@ class GateRules:
     """A file of rules; a null section judges nothing."""
 
     champion: ChampionRule | None
-    every_class: dict[Literal["precision", "recall", "f1", "iou"], Share]
+    every_class: dict[str, Share]  # metric of single classes -> the lowest value that passes
     at_least: dict[str, float]
     at_most: dict[str, float]
     export: ExportRule | None
@@ -83,11 +74,16 @@ def find(word: str) -> Path:
     )
 
 
-def read(path: Path) -> GateRules:
+def read(path: Path, task: Task) -> GateRules:
     """A file of rules, checked.
 
+    Args:
+        path: of the file.
+        task: whose metrics the rules may name.
+
     Raises:
-        ValueError: not plain YAML (nothing in it is executed), or unknown, missing or ill-typed keys, a line each.
+        ValueError: not plain YAML (nothing in it is executed), a metric that the task does not have, or unknown,
+            missing or ill-typed keys, a line each.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -95,5 +91,14 @@ def read(path: Path) -> GateRules:
         raise ValueError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no rules: it needs {', '.join(field.name for field in fields(GateRules))}")
+    # before the keys: the metrics, whose names only the task knows
+    sections = {key: value if isinstance(value, dict) else {} for key, value in values.items()}
+    for key in ("champion", "slices"):
+        if "metric" in sections.get(key, {}):
+            task.metric(str(sections[key]["metric"]), key=f"{path}: {key}.metric")
+    for name in map(str, sections.get("every_class", {})):
+        if name not in task.class_metrics():
+            hint = nearest(name, task.class_metrics())
+            raise ValueError(f"{path}: every_class.{name} = {name!r} is not a metric of single classes: {hint}")
     rules: GateRules = checked("", GateRules, values, str(path))
     return rules
