@@ -13,6 +13,7 @@ import yaml
 
 import house
 from stillframe.config import hydra_compose
+from stillframe.tasks import TASKS, find_task
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src/stillframe").rglob("*.py"))
@@ -81,6 +82,41 @@ def test_names_are_of_the_thing_and_words_of_a_task_stay_in_its_folder() -> None
     for kind in ("vocabulary", "dialect"):
         grown = {name: n for name, n in current[kind].items() if n > allowed[kind].get(name, 0)}
         assert not grown, f"{kind}: `python tests/house.py FILE` lists the names; allowed {allowed[kind]}"
+
+
+# (file, word): a word that is also the name of a metric, and means something else there
+OTHER_MEANINGS = {
+    ("config/answers.py", "f1"),  # how a threshold is tuned
+    ("training/loop.py", "precision"),  # of the numbers: 32 or 16 bits
+    ("training/probe.py", "precision"),
+    ("reporting/text.py", "precision"),
+}
+
+
+def metric_literals(source: str, names: set[str]) -> list[str]:
+    """String constants that are the name of a metric, alone or after a split, as `line: name`."""
+    constants = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    return [
+        f"{node.lineno}: {node.value}"
+        for node in constants
+        if isinstance(node.value, str) and re.sub(r"^(train|val|test)/", "", node.value) in names
+    ]
+
+
+def test_metrics_are_named_by_tasks_only() -> None:
+    """All else is said with the `Metric` objects of the task."""
+    names = {metric.name for name in TASKS for metric in find_task(name).metrics}
+    for path in SOURCES:
+        name = path.relative_to(ROOT / "src/stillframe").as_posix()
+        if not name.startswith("tasks/"):
+            literals = metric_literals(path.read_text(encoding="utf-8"), names)
+            literals = [line for line in literals if (name, line.partition(": ")[2]) not in OTHER_MEANINGS]
+            assert not literals, f"{name}: {literals}"
+
+
+def test_a_planted_name_of_a_metric_is_found() -> None:
+    planted = 'keys = {"f1_macro": 1}\nif name == "val/iou_macro":\n    print("accuracy is no key here", "loss")\n'
+    assert metric_literals(planted, {"f1_macro", "iou_macro", "accuracy"}) == ["1: f1_macro", "2: val/iou_macro"]
 
 
 def test_a_planted_word_of_a_task_is_found() -> None:

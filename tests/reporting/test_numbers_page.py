@@ -28,7 +28,11 @@ TASK = Task(
     lead="mae",
     highlights=("mae", "r2"),
     answer="",
-    report=ReportText(answers="an age in years", caption="<b>{predicted_value:.1f}</b>, in truth {true_value:.1f}"),
+    report=ReportText(
+        answers="an age in years",
+        plots=("Predicted against true age",),
+        caption="<b>{predicted_value:.1f}</b>, in truth {true_value:.1f}",
+    ),
 )
 
 
@@ -58,8 +62,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     picture(evaluated / "gallery/0.png", 32, 0)
     pd.DataFrame({"index": range(50)}).to_parquet(evaluated / "predictions.parquet")
     points = pd.DataFrame({"x": [1.0, 40.0, 90.0], "y": [5.0, 42.0, 80.0], "series": "test"})
-    (evaluated / "plots").mkdir()
-    points.to_csv(evaluated / "plots" / "Predicted against true age.csv", index=False)
+    (evaluated / "plots/curves").mkdir(parents=True)
+    points.to_csv(evaluated / "plots/curves" / "Predicted against true age.csv", index=False)
     return paths
 
 

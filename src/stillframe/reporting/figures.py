@@ -235,9 +235,9 @@ def roc_and_pr(roc: pd.DataFrame, pr: pd.DataFrame, order: Sequence[str]) -> Fig
     figure = Figure(figsize=(9.4, 4.3), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     left.plot([0, 1], [0, 1], color="#8b949e", linewidth=1, linestyle=":")
-    with panel(left, "ROC, each class against the rest", "false positive rate", "true positive rate"):
+    with panel(left, "ROC, each class against the rest", "False positive rate", "True positive rate"):
         _curves(left, roc, order)
-    with panel(right, "Precision and recall", "recall", "precision"):
+    with panel(right, "Precision and recall", "Recall", "Precision"):
         _curves(right, pr, order)
     for axes in (left, right):
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))

@@ -171,7 +171,7 @@ def read_inputs(
         quarantine=table(prepared / "quarantine.csv"),
         missing=missing,
         test_rows=_row_count(evaluated / "predictions.parquet"),
-        plots={path.stem: read_table(path) for path in sorted((evaluated / "plots").glob("*.csv"))},
+        plots={name: table(evaluated / "plots/curves" / f"{name}.csv") for name in about.report.plots},
     )
 
 

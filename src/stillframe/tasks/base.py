@@ -102,6 +102,8 @@ class ReportText:
         confusion_title: of the figure.
         calibration: names of the calibration error after and before calibration.
         tables: further files of artifacts/evaluate that belong to this task's report.
+        plots: files of artifacts/evaluate/plots/curves, without their ending, that are drawn as they are: lines from
+            columns x, y and series.
         slices: how the intervals of slices were made.
         gallery_title: heading of the gallery.
         gallery: paragraph above it; has {count}.
@@ -128,6 +130,7 @@ class ReportText:
     confusion_title: str = ""
     calibration: tuple[str, str] | None = None
     tables: tuple[str, ...] = ()
+    plots: tuple[str, ...] = ()
     slices: str = "Intervals by bootstrap over the {samples} of the slice."
     gallery_title: str = "The worst {samples} first"
     gallery: str = "The {count} test {samples} with the worst predictions."
