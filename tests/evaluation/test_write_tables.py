@@ -6,7 +6,8 @@ import pytest
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from predicted import TASK
-from stillframe.evaluation.write_tables import write_evaluation, write_validation
+from stillframe.evaluation.write_tables import read_table, write_csv, write_evaluation, write_plots, write_validation
+from stillframe.tasks import find_task
 from stillframe.tasks.calibration import softmax
 from stillframe.tasks.curves import curve_points
 from stillframe.types import DatasetCard
@@ -133,3 +134,23 @@ def test_a_class_that_is_always_found_is_said_to_be_no_certainty(tmp_path):
     write_evaluation(TASK, table, card(CLASSES), CHOICES, tmp_path, **OPTIONS)
     assert json.loads((tmp_path / "intervals.json").read_text())["recall/ant"] == [1.0, 1.0]
     assert any("no width" in note for note in json.loads((tmp_path / "notes.json").read_text()))
+
+
+def test_plots_are_by_folder_and_an_empty_one_holds_an_empty_table(tmp_path):
+    pairs = pd.DataFrame({"actual": ["1", "1", "NA"], "predicted": ["1", "NA", "NA"]})
+    write_csv(tmp_path / "confusion.csv", pairs)
+    bins = {"stage": ["before", "after"], "bin": [9, 8], "confidence": [0.95, 0.85], "accuracy": 0.8, "count": 3}
+    write_csv(tmp_path / "reliability.csv", pd.DataFrame(bins))
+    history = pd.DataFrame({"epoch": [0, 1], "val/accuracy": [0.5, None], "val/f1_macro": [0.4, 0.6], "lr": 0.1})
+    write_csv(tmp_path / "history.csv", history)
+    write_plots(find_task("classification"), tmp_path, "validation", tmp_path / "history.csv")
+    titles = {path.relative_to(tmp_path / "plots").with_suffix("").as_posix() for path in tmp_path.glob("plots/*/*")}
+    assert titles == {
+        "confusion/Confusion, validation split",
+        "curves/Reliability, validation split",
+        "curves/Validation scores by epoch",
+    }
+    counts = read_table(tmp_path / "plots/confusion/Confusion, validation split.csv")
+    assert counts.to_dict("list") == {"actual": ["1", "1", "NA"], "predicted": ["1", "NA", "NA"], "count": [1, 1, 1]}
+    scores = read_table(tmp_path / "plots/curves/Validation scores by epoch.csv")
+    assert scores["series"].tolist() == ["val/accuracy", "val/f1_macro", "val/f1_macro"]

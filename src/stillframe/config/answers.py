@@ -21,7 +21,7 @@ class ValidateConfig:
         "auto", "f1", "argmax"
     ]  # f1 tunes a binary decision by macro F1; auto: where there are two classes
     bins: Annotated[int, Field(ge=2)]  # of the reliability curve and the ECE
-    require: dict[str, float]  # metric -> lowest value that passes
+    require: dict[str, float]  # metric -> the lowest value that passes; the highest where lower is better
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -21,10 +21,32 @@ if TYPE_CHECKING:
 DIGITS = 10  # of written scores: below that the order of a sum shows, which may differ from machine to machine
 FEW = 100  # samples below which a note says that the intervals are uncertain
 
+TEXT_COLUMNS = (  # read as text: a class may be called "1", "NA" or "true"
+    *("class", "actual", "predicted", "slice", "value", "id", "file", "kind", "method", "path", "reason", "label"),
+    *("weakest", "series"),
+)
+
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write without the index, with at most ten digits."""
     write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV in which the columns of names stay text, and an empty number is NaN.
+
+    Raises:
+        ValueError: the file is not a table.
+    """
+    try:
+        columns = list(pd.read_csv(path, nrows=0).columns)
+        # "predicted" is a class beside "actual", but a count beside "support"
+        names = [name for name in TEXT_COLUMNS if name != "predicted" or "support" not in columns]
+        text = {name: str for name in names if name in columns}
+        blank = {name: [""] for name in columns if name not in text}
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table ({error}): delete it and run `dvc repro`") from None
 
 
 def rounded_scores(
@@ -52,7 +74,11 @@ def rounded_intervals(
 
 
 def write_validation(
-    task: Task, predictions: pd.DataFrame, card: DatasetCard, choices: Choices, out: Path
+    task: Task,
+    predictions: pd.DataFrame,
+    card: DatasetCard,
+    choices: Choices,
+    out: Path,
 ) -> dict[str, float]:
     """Write metrics.json, notes.json and the task's tables of the validation split; return the metrics.
 
@@ -73,6 +99,28 @@ def write_validation(
     for name, table in task.evaluation.tables(predictions, names, choices).items():
         write_csv(out / f"{name}.csv", table)
     return scores
+
+
+def write_plots(task: Task, out: Path, split: str, history: Path | None = None) -> None:
+    """Write what `dvc plots` draws, a folder for each template of .dvc/plots; a file's name is the plot's title.
+
+    Args:
+        task: draws curves (columns x, y, series) and confusion matrices (actual, predicted, count).
+        out: artifacts/validate or artifacts/evaluate with its tables; gets plots/curves/*.csv, plots/confusion/*.csv.
+        split: for the titles.
+        history: history.csv, whose validation scores by epoch become a plot, too.
+    """
+    plots = task.evaluation.plots({path.stem: read_table(path) for path in sorted(out.glob("*.csv"))})
+    plots = {f"{title}, {split} split": table for title, table in plots.items()}
+    if history is not None:
+        epochs = read_table(history).rename(columns={"epoch": "x"})
+        names = [name for metric in task.epoch_metrics if (name := f"val/{metric.name}") in epochs]
+        plots["Validation scores by epoch"] = epochs.melt("x", names, "series", "y").dropna()
+    for folder, columns in (("curves", ["x", "y", "series"]), ("confusion", ["actual", "predicted", "count"])):
+        tables = {title: table for title, table in plots.items() if set(table.columns) == set(columns)}
+        # DVC fails on a folder that is missing: without a table it holds an empty one, which draws nothing
+        for title, table in (tables or {"none": pd.DataFrame(columns=columns)}).items():
+            write_csv(out / "plots" / folder / f"{title}.csv", table[columns])
 
 
 def write_evaluation(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from stillframe.evaluation.write_tables import read_table
 from stillframe.paths import read_json
 from stillframe.tasks import find_task
 from stillframe.tasks.base import Metric, Task
@@ -17,10 +18,6 @@ from stillframe.types import SPLITS, DatasetCard
 
 SMALL_FILE = 48_000  # bytes; an image in a larger file is made smaller for the page
 TINY_SIDE = 100  # px; a smaller image is enlarged without smoothing
-TEXT_COLUMNS = (  # read as text: a class may be called "1", "NA" or "true"
-    *("class", "actual", "predicted", "slice", "value", "id", "file", "kind", "method", "path", "reason", "label"),
-    *("weakest", "series"),
-)
 
 
 @dataclass(frozen=True)
@@ -184,23 +181,6 @@ def _row_count(path: Path) -> int | None:
     try:
         return int(parquet.read_metadata(path).num_rows)
     except ArrowException as error:
-        raise ValueError(f"{path} is not a table ({error}): delete it and run `dvc repro`") from None
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV in which the columns of names stay text, and an empty number is NaN.
-
-    Raises:
-        ValueError: the file is not a table.
-    """
-    try:
-        columns = list(pd.read_csv(path, nrows=0).columns)
-        # "predicted" is a class beside "actual", but a count beside "support"
-        names = [name for name in TEXT_COLUMNS if name != "predicted" or "support" not in columns]
-        text = {name: str for name in names if name in columns}
-        blank = {name: [""] for name in columns if name not in text}
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a table ({error}): delete it and run `dvc repro`") from None
 
 

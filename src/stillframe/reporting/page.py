@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from stillframe.evaluation.requirements import bound_of
 from stillframe.paths import fresh_folder, write_text
 from stillframe.reporting import figures, model_card, text
 from stillframe.reporting.inputs import ReportInputs, data_uri, page_image, read_inputs
@@ -135,7 +136,7 @@ def context(
         mood=mood,
         verdict=verdict,
         caveats=text.caveats(inputs, params),
-        bound=text.bound,
+        bound=bound_of,
         predictions=text.fill(
             report.answers,
             inputs,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from stillframe.evaluation.requirements import bound_of
 from stillframe.reporting.inputs import ReportInputs
 from stillframe.tasks.base import Metric
 
@@ -105,7 +106,7 @@ def verdict(inputs: ReportInputs) -> tuple[str, str]:
 def caveats(inputs: ReportInputs, params: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting the scores, the gravest first."""
     notes = [
-        f"The quality bar is not met: validation {rule['metric']} is {rule['value']:.4f}, {bound(rule)} is required."
+        f"The quality bar is not met: validation {rule['metric']} is {rule['value']:.4f}, {bound_of(rule)} is required."
         for rule in inputs.choices.get("verdict", {}).get("rules", [])
         if not rule["passed"]
     ]
@@ -141,11 +142,6 @@ def caveats(inputs: ReportInputs, params: dict[str, Any]) -> list[str]:
     sentences = [about_samples(note, inputs) for note in notes]
     sentences = [note[:1].upper() + note[1:] + ("" if note.endswith((".", "!", "?")) else ".") for note in sentences]
     return list(dict.fromkeys(sentences))
-
-
-def bound(rule: dict[str, Any]) -> str:
-    """The bound of a rule of the quality bar."""
-    return f"at least {rule['least']}" if "least" in rule else f"at most {rule['most']}"
 
 
 def about_samples(text: str, inputs: ReportInputs) -> str:

@@ -27,7 +27,7 @@ def run(
     evaluated: Path = EVALUATE,
 ) -> None:
     """Score the test split with the frozen choices and write `evaluated`."""
-    from stillframe.evaluation.write_tables import write_evaluation
+    from stillframe.evaluation.write_tables import write_evaluation, write_plots
     from stillframe.inference.split_predictor import SplitPredictor
     from stillframe.models.trained import load_net
     from stillframe.reporting.gallery import draw_explanations, draw_gallery
@@ -42,6 +42,7 @@ def run(
     options = {"bootstrap": evaluate.bootstrap, "gallery": evaluate.gallery}
     slices = list(dict.fromkeys([*facts.slices, *evaluate.slices]))
     metrics, gallery = write_evaluation(selected, predictions, facts, choices, out, seed=seed, slices=slices, **options)
+    write_plots(selected, out, "test")
     # 2. Draw the errors, and what decided where the task can say it
     draw_gallery(selected, gallery, predictions, test, out)
     explained = selected.evaluation.explained(predictions, selected.evaluation.names(facts), evaluate.explain)

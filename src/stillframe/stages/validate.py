@@ -29,19 +29,23 @@ def run(
         ValueError: the model does not meet `validate.require`; the numbers are in the message and in `validated`.
     """
     from stillframe.evaluation.requirements import check_requirements, refusal
-    from stillframe.evaluation.write_tables import write_validation
+    from stillframe.evaluation.write_tables import write_plots, write_validation
     from stillframe.inference.split_predictor import SplitPredictor
     from stillframe.tasks import find_task
 
     selected, facts, out = find_task(task), DatasetCard.read(card), fresh_folder(validated)
+    named = selected.named_metrics(facts.classes)
+    for name in validate.require:
+        selected.metric(name, facts.classes, key="validate.require")
     tta = data_symmetry if validate.tta == "data" else "none"
     # 1. Predict with what is tuned on this split, and score
     predictor = SplitPredictor(trained, val, trainer, tta, validate.batch_size)
     predictions, choices = selected.evaluation.tune(predictor, validate, facts)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     metrics = write_validation(selected, predictions, facts, choices, out)
+    write_plots(selected, out, "validation", trained / "history.csv")
     # 2. Freeze the choices; the test split is predicted with them
-    choices |= {"tta": tta, "verdict": check_requirements(metrics, validate.require)}
+    choices |= {"tta": tta, "verdict": check_requirements(metrics, validate.require, named)}
     write_json(out / "choices.json", choices)
     tuned = {name: choices[name] for name in selected.evaluation.TUNED}
     _record(trained, tracking, {**metrics, **tuned}, choices["verdict"]["passed"])

@@ -399,6 +399,9 @@ class Evaluation(Protocol):
     ) -> dict[str, pd.DataFrame]:
         """The task's further tables of the test split."""
 
+    def plots(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        """What `dvc plots` draws of these tables, by title: x, y and series, or actual, predicted and count."""
+
     def errors(self, predictions: pd.DataFrame, names: Sequence[str], most: int) -> pd.DataFrame:
         """At most that many predictions that a person should look at, the worst first; has the columns index and id."""
 

@@ -180,3 +180,8 @@ def reliability(bins_by_stage: Mapping[str, NDArray[np.float64]]) -> pd.DataFram
         means = {"confidence": confidence[filled] / count[filled], "accuracy": right[filled] / count[filled]}
         parts.append(pd.DataFrame({"stage": stage, "bin": filled, **means, "count": count[filled].astype(np.int64)}))
     return pd.concat(parts, ignore_index=True)
+
+
+def reliability_curve(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `reliability` as lines of a plot: the share that is right by confidence, a line for each stage."""
+    return table.rename(columns={"confidence": "x", "accuracy": "y", "stage": "series"})[["x", "y", "series"]]

@@ -14,6 +14,7 @@ from checkouts import answers, write_export, write_run
 from stillframe.registry.gate import checks, evidence, rules
 from stillframe.registry.gate.checks import RuleResult
 from stillframe.registry.gate.evidence import GateEvidence
+from stillframe.tasks import find_task
 
 ROOT = Path(__file__).parents[3]
 NOTHING: dict[str, Any] = {"champion": None, "every_class": {}, "at_least": {}, "at_most": {}}
@@ -25,7 +26,7 @@ SLICES = {"metric": "accuracy", "worse_by": 0.05, "least_images": 30}
 def asked(folder: Path, **values: Any) -> rules.GateRules:
     path = folder / "rules.yaml"
     path.write_text(yaml.safe_dump({**NOTHING, **values}), encoding="utf-8")
-    return rules.read(path)
+    return rules.read(path, find_task("classification"))
 
 
 def model(folder: Path, monkeypatch: pytest.MonkeyPatch, *wrong: Any, **export: Any) -> GateEvidence:
@@ -175,7 +176,7 @@ def test_a_slice_that_got_worse_fails_although_the_whole_got_better(tmp_path, mo
 @pytest.mark.parametrize("name", ["default", "strict"])
 def test_the_rules_of_the_repository_are_read(name, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
-    given = rules.read(rules.find(name))
+    given = rules.read(rules.find(name), find_task("classification"))
     assert given.champion is not None and given.every_class and given.export is not None and given.slices is not None
 
 
@@ -198,7 +199,7 @@ def test_a_fault_in_the_rules_names_file_key_and_value(tmp_path, monkeypatch, te
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
-        rules.read(path)
+        rules.read(path, find_task("classification"))
     assert str(path) in str(caught.value) and not (tmp_path / "ran").exists()
 
 

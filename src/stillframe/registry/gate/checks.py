@@ -9,9 +9,8 @@ from stillframe.config import nearest
 from stillframe.evaluation.bootstrap import LEVEL, make_scorer
 from stillframe.evaluation.comparison import comparable_metrics, mcnemar, paired_difference
 from stillframe.evaluation.slices import slice_table
-from stillframe.registry.gate import rules as given
-from stillframe.registry.gate.evidence import EXPORT, GateEvidence, known_metrics
-from stillframe.registry.gate.rules import GateRules
+from stillframe.registry.gate.evidence import EXPORT, GateEvidence
+from stillframe.registry.gate.rules import ChampionRule, ExportRule, GateRules, SlicesRule
 
 SEED = 0  # of the paired bootstrap: the same two models get the same verdict
 SHOWN = 4  # names in a sentence
@@ -54,29 +53,34 @@ def judge(rules: GateRules, new: GateEvidence, champion: GateEvidence | None, wh
     Raises:
         ValueError: a rule names a metric that does not exist.
     """
-    found: list[RuleResult] = []
-    _can_be_asked(rules, new)
+    _check_names(rules, new)
+    results: list[RuleResult] = []
     if rules.champion is not None:
-        found.append(_champion(rules.champion, new, champion, why_none))
-    found += [_every_class(kind, least, new) for kind, least in rules.every_class.items()]
-    found += [_metric("at_least", name, bound, new) for name, bound in rules.at_least.items()]
-    found += [_metric("at_most", name, bound, new) for name, bound in rules.at_most.items()]
+        results.append(_champion(rules.champion, new, champion, why_none))
+    results += [_every_class(metric, least, new) for metric, least in rules.every_class.items()]
+    results += [_metric("at_least", name, bound, new) for name, bound in rules.at_least.items()]
+    results += [_metric("at_most", name, bound, new) for name, bound in rules.at_most.items()]
     if rules.export is not None:
-        found += _export(rules.export, new.export)
+        results += _export(rules.export, new.export)
     if rules.slices is not None:
         lenient = rules.champion is not None and rules.champion.not_comparable == "pass"
-        found.append(_slices(rules.slices, new, champion, why_none, lenient))
-    return found
+        results.append(_slices(rules.slices, new, champion, why_none, lenient))
+    return results
 
 
-def _can_be_asked(rules: GateRules, new: GateEvidence) -> None:
-    """ValueError: a rule names a score that answers of this kind do not have."""
-    known = comparable_metrics(new.task, new.predictions, new.classes)
-    asked = [("champion", rules.champion.metric)] if rules.champion is not None else []
-    asked += [("slices", rules.slices.metric)] if rules.slices is not None else []
-    for key, name in asked:
-        if name not in known:
-            raise ValueError(f"gate: {key}.metric = {name}: no score of this model's answers: {nearest(name, known)}")
+def _check_names(rules: GateRules, new: GateEvidence) -> None:
+    """ValueError: a rule names a metric that this model does not have, or that cannot be compared image by image."""
+    comparable = comparable_metrics(new.task, new.predictions, new.classes)
+    for key, rule in (("champion", rules.champion), ("slices", rules.slices)):
+        if rule is not None and rule.metric not in comparable:
+            hint = nearest(rule.metric, comparable)
+            raise ValueError(f"gate: {key}.metric = {rule.metric}: no score of this model's answers: {hint}")
+    # those that this split does not define included
+    named = {*new.metrics, *new.task.named_metrics(new.classes)}
+    for section, bounds in (("at_least", rules.at_least), ("at_most", rules.at_most)):
+        for name, bound in bounds.items():
+            if name not in named:
+                raise ValueError(f"gate: {section}.{name} = {bound}: no such metric: {nearest(name, named)}")
 
 
 def no_fault(why_none: str) -> bool:
@@ -84,7 +88,7 @@ def no_fault(why_none: str) -> bool:
     return why_none.startswith(("no champion", "the champion itself"))
 
 
-def _champion(rule: given.ChampionRule, new: GateEvidence, champion: GateEvidence | None, why_none: str) -> RuleResult:
+def _champion(rule: ChampionRule, new: GateEvidence, champion: GateEvidence | None, why_none: str) -> RuleResult:
     bound = f"gain > {rule.least_gain:g}, beyond chance"
     key = f"champion.{rule.metric}"
     why = why_none or (new.incomparable(champion) if champion is not None else "")
@@ -92,56 +96,51 @@ def _champion(rule: given.ChampionRule, new: GateEvidence, champion: GateEvidenc
         passed = no_fault(why_none) or rule.not_comparable == "pass"
         return RuleResult(key, "", bound, passed, why if no_fault(why_none) else f"not comparable: {why}")
     task, count = new.task, len(new.predictions)
-    first, second = (make_scorer(task, model.predictions, new.classes) for model in (new, champion))
+    # a gain is positive where the new model is better, also where lower is better
+    order = (new, champion) if task.metric(rule.metric).maximize else (champion, new)
+    first, second = (make_scorer(task, model.predictions, new.classes) for model in order)
     gap = paired_difference(first, second, count, rule.metric, resamples=rule.resamples, seed=SEED)
-    apart = mcnemar(*(task.evaluation.sample_scores(model.predictions) for model in (new, champion)))
+    discordant = mcnemar(*(task.evaluation.sample_scores(model.predictions) for model in (new, champion)))
     numbers = {
         "new": new.metrics[rule.metric],
         "champion": champion.metrics[rule.metric],
         "gain": gap.mean,
         "gain_low": gap.low,
         "gain_high": gap.high,
-        "only_new_right": apart.first,
-        "only_champion_right": apart.second,
-        "mcnemar_p": apart.p,
+        "only_new_right": discordant.first,
+        "only_champion_right": discordant.second,
+        "mcnemar_p": discordant.p,
         "images": count,
     }
     # McNemar's test decides where the metric is the share of samples that are right
     score = task.evaluation.SAMPLE_SCORE
     tested = score is None and rule.metric == task.lead
-    sentence = f"the new one's {score} is higher on {apart.first} images, the champion's on {apart.second}"
+    sentence = f"the new one's {score} is higher on {discordant.first} images, the champion's on {discordant.second}"
     if score is None:
-        sentence = f"only the new one is right on {apart.first} images, only the champion on {apart.second}"
+        sentence = f"only the new one is right on {discordant.first} images, only the champion on {discordant.second}"
     by_test = tested and rule.least_gain == 0.0
-    passed = gap.mean > 0 and apart.p < 1 - LEVEL if by_test else gap.low > rule.least_gain
+    passed = gap.mean > 0 and discordant.p < 1 - LEVEL if by_test else gap.low > rule.least_gain
     value = f"{numbers['new']:.4f} against {numbers['champion']:.4f}: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    said = [sentence, *([f"McNemar p = {apart.p:.3g}"] if tested else [])]
-    return RuleResult(
-        key, value, bound, bool(passed), "; ".join([*said, *filter(None, [new.doubt(champion)])]), numbers
-    )
+    notes = [sentence, f"McNemar p = {discordant.p:.3g}" if tested else "", new.doubt(champion)]
+    return RuleResult(key, value, bound, bool(passed), "; ".join(filter(None, notes)), numbers)
 
 
-def _every_class(kind: str, least: float, new: GateEvidence) -> RuleResult:
+def _every_class(metric: str, least: float, new: GateEvidence) -> RuleResult:
     """The lowest of all classes; a class without test images cannot be judged, and that is a failure."""
-    scores = {name: new.metrics.get(f"{kind}/{name}") for name in new.classes}
-    known = {name: value for name, value in scores.items() if value is not None}
-    without = [name for name in new.classes if name not in known]
-    below = sorted((name for name, value in known.items() if value < least), key=lambda name: known[name])
-    why = []
-    if below:
-        why.append(f"below it: {_listed(below)}")
-    if without:
-        why.append(f"no {kind} on the test images: {_listed(without)}")
-    worst = min(known, key=lambda name: known[name]) if known else ""
-    value = f"{known[worst]:.4f} ({worst}, the lowest of {len(known)})" if known else ""
-    return RuleResult(
-        f"every_class.{kind}", value, f">= {least:g}", not below and not without, "; ".join(why), dict(scores)
-    )
+    scores = {name: new.metrics.get(f"{metric}/{name}") for name in new.classes}
+    defined = {name: value for name, value in scores.items() if value is not None}
+    without = [name for name in new.classes if name not in defined]
+    below = sorted((name for name, value in defined.items() if value < least), key=lambda name: defined[name])
+    why = [f"below it: {_listed(below)}"] if below else []
+    why += [f"no {metric} on the test images: {_listed(without)}"] if without else []
+    worst = min(defined, key=lambda name: defined[name]) if defined else ""
+    value = f"{defined[worst]:.4f} ({worst}, the lowest of {len(defined)})" if defined else ""
+    passed = not below and not without
+    return RuleResult(f"every_class.{metric}", value, f">= {least:g}", passed, "; ".join(why), dict(scores))
 
 
 def _metric(section: str, name: str, bound: float, new: GateEvidence) -> RuleResult:
-    if name not in known_metrics(new):
-        raise ValueError(f"gate: {section}.{name} = {bound}: no such metric: {nearest(name, known_metrics(new))}")
+    """A score of the test split against its bound."""
     sign = ">=" if section == "at_least" else "<="
     if name not in new.metrics:
         return RuleResult(f"{section}.{name}", "", f"{sign} {bound:g}", False, "not defined on these test images")
@@ -150,12 +149,12 @@ def _metric(section: str, name: str, bound: float, new: GateEvidence) -> RuleRes
     return RuleResult(f"{section}.{name}", f"{value:.4f}", f"{sign} {bound:g}", passed, "", {name: value})
 
 
-def _export(rule: given.ExportRule, export: dict[str, Any]) -> list[RuleResult]:
+def _export(rule: ExportRule, export: dict[str, Any]) -> list[RuleResult]:
     """Bounds of the chosen file; a rule about a file that is not there is not met."""
     chosen: dict[str, Any] = next(
-        (one for one in export.get("variants", []) if one.get("name") == export.get("chosen")), {}
+        (row for row in export.get("variants", []) if row.get("name") == export.get("chosen")), {}
     )
-    found = []
+    results = []
     for name in ("megabytes", "latency_ms_p50", "latency_ms_p99", "changed_decisions"):
         bound = getattr(rule, name)
         if bound is None:
@@ -163,23 +162,25 @@ def _export(rule: given.ExportRule, export: dict[str, Any]) -> list[RuleResult]:
         value = chosen.get("bytes", None) if name == "megabytes" else chosen.get(name)
         if value is None:
             why = f"{EXPORT} does not say it" if chosen else f"nothing was exported: {EXPORT} is missing"
-            found.append(RuleResult(f"export.{name}", "", f"<= {bound:g}", False, f"{why}: run `dvc repro`"))
+            results.append(RuleResult(f"export.{name}", "", f"<= {bound:g}", False, f"{why}: run `dvc repro`"))
             continue
         value = value / 1e6 if name == "megabytes" else value
         why = f"the file {chosen.get('file', '')} ({chosen['name']})"
-        found.append(RuleResult(f"export.{name}", f"{value:.4g}", f"<= {bound:g}", value <= bound, why, {name: value}))
-    return found
+        results.append(
+            RuleResult(f"export.{name}", f"{value:.4g}", f"<= {bound:g}", value <= bound, why, {name: value})
+        )
+    return results
 
 
 def _slices(
-    rule: given.SlicesRule, new: GateEvidence, champion: GateEvidence | None, why_none: str, lenient: bool
+    rule: SlicesRule, new: GateEvidence, champion: GateEvidence | None, why_none: str, lenient: bool
 ) -> RuleResult:
     bound = f"no slice worse by more than {rule.worse_by:g}"
     key = f"slices.{rule.metric}"
     why = why_none or (new.incomparable(champion) if champion is not None else "")
     if champion is None or why:
-        said = why if no_fault(why_none) else f"not comparable: {why}"
-        return RuleResult(key, "", bound, no_fault(why_none) or lenient, said)
+        reason = why if no_fault(why_none) else f"not comparable: {why}"
+        return RuleResult(key, "", bound, no_fault(why_none) or lenient, reason)
     if not new.slices:
         return RuleResult(key, "", bound, True, "the test images have no slices (evaluate.slices)")
     options: dict[str, Any] = {"resamples": 0, "seed": SEED, "source": new.predictions}
@@ -187,7 +188,9 @@ def _slices(
         slice_table(new.task, model.predictions, new.slices, new.classes, metrics=[rule.metric], **options)
         for model in (new, champion)
     )
-    rows = ours.assign(champion=theirs[rule.metric], gain=ours[rule.metric] - theirs[rule.metric]).to_dict("records")
+    sign = 1 if new.task.metric(rule.metric).maximize else -1
+    gain = sign * (ours[rule.metric] - theirs[rule.metric])
+    rows = ours.assign(champion=theirs[rule.metric], gain=gain).to_dict("records")
     numbers = {
         f"{row['slice']}={row['value']}": {
             "images": row["n"],
@@ -197,14 +200,14 @@ def _slices(
         }
         for row in rows
     }
-    judged = {name: row for name, row in numbers.items() if row["images"] >= rule.least_images}
-    if not judged:
+    large = {name: row for name, row in numbers.items() if row["images"] >= rule.least_images}
+    if not large:
         return RuleResult(key, "", bound, True, f"no slice has {rule.least_images} images", numbers)
-    order = sorted(judged, key=lambda name: judged[name]["gain"])
-    worse = [name for name in order if judged[name]["gain"] < -rule.worse_by - 1e-12]
-    low = judged[order[0]]
+    order = sorted(large, key=lambda name: large[name]["gain"])
+    worse = [name for name in order if large[name]["gain"] < -rule.worse_by - 1e-12]
+    low = large[order[0]]
     value = f"{low['gain']:+.4f} ({order[0]}: {low['new']:.4f} against {low['champion']:.4f}, {low['images']} images)"
-    small = len(numbers) - len(judged)
+    small = len(numbers) - len(large)
     notes = [f"worse: {_listed(worse)}"] if worse else []
     notes += [f"{small} slices have fewer than {rule.least_images} images"] if small else []
     return RuleResult(key, value, bound, not worse, "; ".join(notes), numbers)

@@ -138,8 +138,3 @@ def digest(trained: Path = TRAIN, evaluated: Path = EVALUATE) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
-
-
-def known_metrics(found: GateEvidence) -> list[str]:
-    """The metrics that a rule may name, those that this split does not define included."""
-    return sorted({*found.metrics, *(metric.name for metric in found.task.metrics if not metric.per_class)})

@@ -76,7 +76,8 @@ def gate(registry: ModelRegistry, path: Path, *, dry_run: bool, out: Path = OUT)
         FileNotFoundError: a stage's file is missing.
         ValueError: a rule, a file or MLflow is at fault; the champion changed while this one was judged.
     """
-    given, new, run_id, digest = rules.read(path), evidence.of_checkout(), run_of(), evidence.digest()
+    new, run_id, digest = evidence.of_checkout(), run_of(), evidence.digest()
+    given = rules.read(path, new.task)
     held = registry.champion()
     is_it = held is not None and held.run_id == run_id and held.tags.get(DIGEST) == digest
     old, why_none = (None, "the champion itself") if is_it else champions(registry, held, new.task)

@@ -25,6 +25,7 @@ from stillframe.tasks.calibration import (
     decide,
     log_loss,
     reliability,
+    reliability_curve,
     softmax,
     tune_decisions,
 )
@@ -224,6 +225,16 @@ def test_tables(
     per_class = class_scores.per_class_table(classes, counts, ("precision", "recall", "f1"), scores, intervals)
     roc, pr = curve_points(predictions["label"], _stacked(predictions["probabilities"]), classes)
     return {"per_class": per_class, "roc": roc, "pr": pr}
+
+
+def plots(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The confusion matrix, reliability and, of the test split, ROC and precision-recall curves."""
+    pairs = tables["confusion"].groupby(["actual", "predicted"], sort=True).size().reset_index(name="count")
+    curves = {"ROC by class": "roc", "Precision and recall by class": "pr"}
+    drawn = {
+        title: tables[name].rename(columns={"class": "series"}) for title, name in curves.items() if name in tables
+    }
+    return {"Confusion": pairs, "Reliability": reliability_curve(tables["reliability"]), **drawn}
 
 
 def errors(predictions: pd.DataFrame, classes: Sequence[str], most: int) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from stillframe.config import ValidateConfig
 from stillframe.paths import replacing
 from stillframe.store.split import Split
 from stillframe.tasks import class_scores
-from stillframe.tasks.calibration import calibration_error, reliability, tune_decisions
+from stillframe.tasks.calibration import calibration_error, reliability, reliability_curve, tune_decisions
 from stillframe.tasks.segmentation import METRICS, gallery
 from stillframe.tasks.segmentation.collectors import ImageCollector, PixelSampler
 from stillframe.types import DatasetCard
@@ -185,6 +185,12 @@ def test_tables(
     counts = {"support": counts_KK.sum(1), "predicted": counts_KK.sum(0), "pictures": images_K}
     kinds = ("iou", "precision", "recall", "f1", "boundary_f1")
     return {"per_class": class_scores.per_class_table(classes, counts, kinds, scores, intervals)}
+
+
+def plots(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The confusion matrix of pixels, and reliability."""
+    pairs = tables["pixel_confusion"].rename(columns={"pixels": "count"})
+    return {"Confusion": pairs, "Reliability": reliability_curve(tables["reliability"])}
 
 
 def errors(predictions: pd.DataFrame, classes: Sequence[str], most: int) -> pd.DataFrame:
