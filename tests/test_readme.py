@@ -10,8 +10,11 @@ from stillframe.cli import parser
 from stillframe.config.hydra_compose import compose
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    + list((ROOT / "src/stillframe/tasks").glob("*/README.md"))
+)
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 
 
 def commands(program: str) -> list[tuple[str, str]]:
@@ -40,7 +43,7 @@ def test_overrides_that_are_shown_compose(page, command):
 @pytest.mark.parametrize(("page", "command"), commands("make"))
 def test_targets_that_are_shown_exist(page, command):
     target = shlex.split(command)[1]
-    if re.fullmatch(r"[a-z-]+", target) and page != "decisions.md":
+    if re.fullmatch(r"[a-z-]+", target) and page != "docs/decisions.md":
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"{page}: {command}"
 
 
@@ -51,11 +54,19 @@ def test_subcommands_that_are_shown_exist(page, command):
     assert words[1] in known or words[1].startswith("-"), f"{page}: {command}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXTS)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", TEXTS[page.name]):
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", TEXTS[page]):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            path = (ROOT / page).parent / target if target else ROOT / page
+            assert path.exists(), f"{page}: {target}"
+            assert not anchor or anchor in headings(path), f"{page}: {target}#{anchor}"
 
 
 def test_nothing_is_left_to_be_filled_in():
