@@ -20,9 +20,11 @@ MOST_IMAGES = 24
 
 @dataclass(frozen=True)
 class DisputedImage:
-    """An image on which the candidates disagree; `answers`: (trial, class, confidence, right), as they are ranked.
+    """An image on which the candidates disagree.
 
-    Of masks `actual` is "", and `answers` are (trial, "IoU", its value, whether it is the best one).
+    Attributes:
+        actual: its target as text; "" where it is none.
+        answers: (trial, prediction as text, a number, whether it is right or the best one), as they are ranked.
     """
 
     id: str
@@ -40,9 +42,8 @@ class Disagreement:
         matrices: trial -> counts (K, K) over all repeats, rows actual.
         images: of the first repeat, the clearest disagreements first; at most `MOST_IMAGES`.
         count: images on which they disagree, of `total`.
-        pairs: one a candidate after the best: both right, only the best right, only the other right, both wrong; of
-            masks none.
-        masked: whether masks were answered; then `matrices` count pixels.
+        pairs: one a candidate after the best: both right, only the best right, only the other right, both wrong;
+            none where a prediction is not simply right or wrong.
         why_none: why there are no pictures, or no images at all; "" when they are there.
     """
 
@@ -54,7 +55,6 @@ class Disagreement:
     total: int
     pairs: list[dict[str, int]]
     why_none: str
-    masked: bool = False
 
 
 def disagreement(findings: SweepComparison) -> Disagreement:
@@ -67,23 +67,22 @@ def disagreement(findings: SweepComparison) -> Disagreement:
     tables = [table for one in top if (table := findings.answers(one.trial, _first(one))) is not None]
     shared = [table for table in tables if table.index.equals(tables[0].index)]
     task = findings.task
-    masked = bool(task.report.unit)
     count = len(task.evaluation.names_shown(tables))
     with originals.prepared_folders(findings.sweep, best) as folders:
         classes = originals.class_names(folders, count)
         matrices = {one.trial.number: _matrix(findings, one, len(classes)) for one in top}
         if len(top) < 2:
-            return Disagreement(top, classes, matrices, [], 0, 0, [], "There is only one candidate.", masked)
+            return Disagreement(top, classes, matrices, [], 0, 0, [], "There is only one candidate.")
         if len(shared) < len(top):
             why = "The candidates were validated on different images: they cannot be laid side by side."
-            return Disagreement(top, classes, matrices, [], 0, 0, [], why, masked)
+            return Disagreement(top, classes, matrices, [], 0, 0, [], why)
         rows = task.evaluation.disagreement(shared)
         split = next((found for at in folders if (found := originals.holds(at, shared[0])) is not None), None)
         images = [_image(task, row, top, shared, classes, split) for row in rows[:MOST_IMAGES]]
     why = "" if split is not None else _why(findings)
     right = [task.evaluation.sample_scores(table) > 0 for table in shared]
     pairs = [] if task.evaluation.SAMPLE_SCORE else [_pair(right[0], other) for other in right[1:]]
-    return Disagreement(top, classes, matrices, images, len(rows), len(shared[0]), pairs, why, masked)
+    return Disagreement(top, classes, matrices, images, len(rows), len(shared[0]), pairs, why)
 
 
 def _first(one: Candidate) -> int:

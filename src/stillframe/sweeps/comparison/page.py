@@ -68,6 +68,8 @@ def render(findings: SweepComparison, apart: Disagreement, drawn: dict[str, str]
             drawn=drawn,
             shares_note=shares_note,
             apart=apart,
+            unit=findings.task.report.unit or "images",
+            sample_score=findings.task.evaluation.SAMPLE_SCORE or "",
             pairs=[
                 {"trial": other.trial.number, **pair} for other, pair in zip(apart.top[1:], apart.pairs, strict=False)
             ],
