@@ -30,12 +30,12 @@ GUESSES = {  # names of columns that mean what stillframe needs, most telling fi
 }
 
 
-def choose_columns(table: Path, given: dict[str, str]) -> dict[str, str | None]:
+def choose_columns(table: Path, overrides: dict[str, str]) -> dict[str, str | None]:
     """Which column of a table is the path, the label, and (where there is one) the split, group and weight.
 
     Args:
         table: CSV, TSV or Parquet with a header.
-        given: what the user said, e.g. {"label": "species"}; it goes before the guesses.
+        overrides: what the user said, e.g. {"label": "species"}; it goes before the guesses.
 
     Raises:
         ValueError: the table is not readable, a named column is not there, or no column can be the path or label.
@@ -44,9 +44,9 @@ def choose_columns(table: Path, given: dict[str, str]) -> dict[str, str | None]:
     lower = {name.lower(): name for name in names}
     chosen: dict[str, str | None] = {}
     for role, guesses in GUESSES.items():
-        if role in given and given[role] not in names:
-            raise ValueError(f"{table} has no column {given[role]!r}: {config.nearest(given[role], names)}")
-        chosen[role] = given.get(role) or next((lower[guess] for guess in guesses if guess in lower), None)
+        if role in overrides and overrides[role] not in names:
+            raise ValueError(f"{table} has no column {overrides[role]!r}: {config.nearest(overrides[role], names)}")
+        chosen[role] = overrides.get(role) or next((lower[guess] for guess in guesses if guess in lower), None)
     for role in ("path", "label"):
         if chosen[role] is None:
             raise ValueError(
@@ -218,9 +218,9 @@ def show(findings: Audit) -> None:
     for name in ("sizes", "formats", "modes", "left_out", "ignored", "quarantined", "exact", "leaks"):
         counts = {key: count for key, count in getattr(findings, name).items() if count}
         if counts:
-            shown = list(counts.items())[:6]
+            listed = list(counts.items())[:6]
             more = f", and {len(counts) - 6} more" if len(counts) > 6 else ""
-            facts.add_row(name.replace("_", " "), escape(", ".join(f"{key}: {count}" for key, count in shown) + more))
+            facts.add_row(name.replace("_", " "), escape(", ".join(f"{key}: {count}" for key, count in listed) + more))
     console.print(facts)
     if findings.counts:
         split = Table("class", *SPLITS, title="how it would be split")

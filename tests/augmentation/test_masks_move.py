@@ -14,6 +14,7 @@ from stillframe.augmentation.preview import make_preview
 from stillframe.config import AugmentConfig
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split, SplitWriter
+from stillframe.tasks import find_task
 from stillframe.tasks.segmentation import IGNORE
 from tiny import LABEL, MASK
 
@@ -124,7 +125,7 @@ def test_a_policy_that_would_mix_classes_is_refused():
     wrong = [{"Affine": {"rotate": [5, 5], "mask_interpolation": 1}}]
     policy.check_policy(wrong, "augment.online", (32, 32, 3))
     with pytest.raises(ValueError, match=r"augment\.online: Affine\.mask_interpolation = 1"):
-        policy.check_policy(wrong, "augment.online", (32, 32, 3), masked=True)
+        policy.check_policy(wrong, "augment.online", (32, 32, 3), maps=True)
 
 
 def write(folder, scenes, encoding="raw"):
@@ -160,7 +161,7 @@ def test_offline_copies_loader_and_preview(tmp_path, scenes, encoding):
     assert "mask" in copies.targets and len(copies) == COUNT
     assert match(copies.images(places), copies.target("mask", places)) > 0.97
     assert (copies.target("mask", places) != scenes[1]).any()
-    online = make_online(augment, image_size=PX, channels=3, device_type="cpu", seed=0, masked=True)
+    online = make_online(augment, image_size=PX, channels=3, device_type="cpu", seed=0, maps=True)
     batch = SplitDataset([train, tmp_path / "augmented"], online)[(1, np.arange(2 * COUNT))]
     assert batch.target["mask"] is not None and batch.target["mask"].dtype == torch.uint8
     assert match(batch.image.permute(0, 2, 3, 1).numpy(), batch.target["mask"].numpy()) > 0.96
@@ -174,6 +175,7 @@ def test_offline_copies_loader_and_preview(tmp_path, scenes, encoding):
         classes=["ground", "square", "disc"],
         name="made",
         seed=0,
+        draw=find_task("segmentation").target.draw,
     )
     assert (tmp_path / "preview.png").stat().st_size > 20_000
 

@@ -118,9 +118,9 @@ def test_albumentations_comes_without_torch_and_without_its_call_home():
     code = (
         "import sys, urllib.request; import numpy as np; calls = [];"
         "urllib.request.urlopen = lambda *given, **named: calls.append(given);"
-        "from stillframe.augmentation import policy, draw; policy.albumentations();"
+        "from stillframe.augmentation import policy, random_draws; policy.albumentations();"
         "made = policy.ItemPolicy([{'HorizontalFlip': {}}], 'x');"
-        "made(np.zeros((2, 8, 8, 1), np.uint8), draw.keys(0, 0, np.arange(2)));"
+        "made(np.zeros((2, 8, 8, 1), np.uint8), random_draws.keys(0, 0, np.arange(2)));"
         "assert 'torch' not in sys.modules; assert not calls; import torch; print(torch.ones(1).item())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,8 +9,8 @@ from stillframe.augmentation import random_draws
 def test_splitmix64_gives_the_published_numbers():
     seed = np.array([1234567], dtype=np.uint64)  # the reference sequence of the public-domain C code
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert random_draws.words(seed, 0, 4)[0].tolist() == expected
-    assert random_draws.words(seed, 2, 2)[0].tolist() == expected[2:]  # any draw without those before it
+    assert random_draws.draw_bits(seed, 0, 4)[0].tolist() == expected
+    assert random_draws.draw_bits(seed, 2, 2)[0].tolist() == expected[2:]  # any draw without those before it
 
 
 def test_draws_of_a_sample_ignore_batch_and_order():
@@ -60,7 +60,7 @@ def test_keyed_random_repeats_a_key_and_shares_one_stream():
 def test_keyed_random_integers_are_uniform(low, high):
     generator = random_draws.KeyedRandom()
     drawn = []
-    for word_1, word_2 in random_draws.words(random_draws.keys(0, 0, np.arange(8000)), 0, 2).tolist():
+    for word_1, word_2 in random_draws.draw_bits(random_draws.keys(0, 0, np.arange(8000)), 0, 2).tolist():
         generator.rekey(word_1, word_2)
         drawn.append(generator.randint(low, high))
     share = np.bincount(np.array(drawn) - low) / len(drawn) * (high - low + 1)

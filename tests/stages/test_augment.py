@@ -53,7 +53,7 @@ def prepared(root, sizes=(9, 4), channels=1, size=28):
 
 def run(root, chosen, seed=0):
     folder, out = root / "data" / "prepared", root / "data" / "augmented"
-    stage.run(seed, chosen, train=folder / "train", card=folder / "card.json", augmented=out)
+    stage.run("classification", seed, chosen, train=folder / "train", card=folder / "card.json", augmented=out)
     return out
 
 

@@ -66,12 +66,12 @@ def _brightness_contrast(transform: Any) -> BatchTransform:
     return BatchTransform(3, apply)
 
 
-def _fill_boxes(image: Tensor, boxes: list[tuple[Tensor, Tensor, Tensor, Tensor]], fill: Any) -> Tensor:
-    """Fill boxes (first row, first column, rows, columns), each (B,), in px; no rows: no box."""
+def _fill_holes(image: Tensor, holes: list[tuple[Tensor, Tensor, Tensor, Tensor]], fill: Any) -> Tensor:
+    """Fill holes (first row, first column, rows, columns), each (B,), in px; no rows: no hole."""
     row = torch.arange(image.shape[2], device=image.device)
     column = torch.arange(image.shape[3], device=image.device)
     hole = torch.zeros(len(image), image.shape[2], image.shape[3], dtype=torch.bool, device=image.device)
-    for top, left, rows, columns in boxes:
+    for top, left, rows, columns in holes:
         inside_y = (row >= top[:, None]) & (row < (top + rows)[:, None])
         inside_x = (column >= left[:, None]) & (column < (left + columns)[:, None])
         hole |= inside_y[:, :, None] & inside_x[:, None, :]
@@ -85,14 +85,14 @@ def _coarse_dropout(transform: Any) -> BatchTransform:
         height, width = image.shape[2:]
         number = torch.where(u[:, 0] < p, integer(u[:, 1], fewest, most), 0)
         in_px = transform.hole_height_range[1] >= 1
-        boxes = []
+        holes = []
         for hole in range(most):
             v = u[:, 2 + 4 * hole : 6 + 4 * hole]
             rows = _hole_size(v[:, 0], transform.hole_height_range, height, in_px)
             columns = _hole_size(v[:, 1], transform.hole_width_range, width, in_px)
             top, left = integer(v[:, 2], 0, height - rows), integer(v[:, 3], 0, width - columns)
-            boxes.append((top, left, torch.where(hole < number, rows, 0), columns))
-        return _fill_boxes(image, boxes, transform.fill)
+            holes.append((top, left, torch.where(hole < number, rows, 0), columns))
+        return _fill_holes(image, holes, transform.fill)
 
     return BatchTransform(2 + 4 * most, apply)
 
@@ -118,7 +118,7 @@ def _erasing(transform: Any) -> BatchTransform:
         rows = torch.round(torch.sqrt(area / ratio)).long().clamp(max=height)
         columns = torch.round(torch.sqrt(area * ratio)).long().clamp(max=width)
         top, left = integer(u[:, 3], 0, height - rows), integer(u[:, 4], 0, width - columns)
-        return _fill_boxes(image, [(top, left, torch.where(u[:, 0] < p, rows, 0), columns)], transform.fill)
+        return _fill_holes(image, [(top, left, torch.where(u[:, 0] < p, rows, 0), columns)], transform.fill)
 
     return BatchTransform(5, apply)
 

@@ -71,14 +71,14 @@ def quarter_turns(transform: Any) -> BatchTransform:
 
 
 def _source(before: int, size: int, after: int, border: int, device: torch.device) -> Tensor:
-    """For each place of an axis padded by `before` and `after`: the place it is copied from, 0..size - 1."""
-    place = torch.arange(-before, size + after, device=device)
+    """For each position of an axis padded by `before` and `after`: the position it is copied from, 0..size - 1."""
+    position = torch.arange(-before, size + after, device=device)
     if border == REPLICATE:
-        return place.clamp(0, size - 1)
+        return position.clamp(0, size - 1)
     if border == WRAP:
-        return place % size
+        return position % size
     period = 2 * size if border == REFLECT else max(1, 2 * size - 2)
-    folded = place % period
+    folded = position % period
     return torch.where(folded < size, folded, period - folded - (1 if border == REFLECT else 0))
 
 
@@ -150,7 +150,7 @@ def pad(transform: Any) -> BatchTransform:
 
 
 def random_crop(transform: Any) -> BatchTransform:
-    """A crop at a random place, padded evenly first where `pad_if_needed` asks for it.
+    """A crop at a random position, padded evenly first where `pad_if_needed` asks for it.
 
     It is always applied: one that is applied only sometimes would give images of two sizes, which `check_policy`
     refuses.
@@ -195,7 +195,7 @@ def affine(affine: Any) -> BatchTransform:
         across, down = (d * dx - b * dy) / det, (a * dy - c * dx) / det
         first = torch.stack([d / det, -b / det * (height / width), across * (-2.0 / width)], dim=1)
         second = torch.stack([-c / det * (width / height), a / det, down * (-2.0 / height)], dim=1)
-        theta = torch.stack([first, second], dim=1)  # output place -> input place, both in -1..1
+        theta = torch.stack([first, second], dim=1)  # output position -> input position, both in -1..1
         grid = functional.affine_grid(theta.float(), list(image.shape), align_corners=False)
         moved = _sample(image, grid, nearest, int(affine.border_mode), fill)
         return where(applied, moved, image)
@@ -223,15 +223,15 @@ def random_resized_crop(transform: Any) -> BatchTransform:
 
     def apply(image: Tensor, u: Tensor, nearest: bool = transform.interpolation == NEAREST) -> Tensor:
         rows, columns = image.shape[2:]
-        applied, (x, y, w, h) = u[:, 0] < p, _crop_boxes(transform, u, rows, columns)
+        applied, (x, y, w, h) = u[:, 0] < p, _crops(transform, u, rows, columns)
         x, y = torch.where(applied, x, 0.0), torch.where(applied, y, 0.0)
         w, h = torch.where(applied, w, float(columns)), torch.where(applied, h, float(rows))
         grids = []
         for start, length, size, out in ((x, w, columns, width), (y, h, rows, height)):
             centre = torch.arange(out, device=image.device, dtype=torch.float64) + 0.5
-            place = start[:, None] + centre * length[:, None] / out  # in px from the image's edge
+            position = start[:, None] + centre * length[:, None] / out  # in px from the image's edge
             first, last = start[:, None] + 0.5, (start + length)[:, None] - 0.5  # pixel centres of the crop
-            inside = torch.minimum(torch.maximum(place, first), last)
+            inside = torch.minimum(torch.maximum(position, first), last)
             grids.append((inside * 2 / size - 1).float())
         grid_x = grids[0][:, None, :].expand(-1, height, -1)
         grid_y = grids[1][:, :, None].expand(-1, -1, width)
@@ -240,7 +240,7 @@ def random_resized_crop(transform: Any) -> BatchTransform:
     return BatchTransform(3 + 2 * TRIES, apply, partial(apply, nearest=True))
 
 
-def _crop_boxes(transform: Any, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _crops(transform: Any, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First column, first row, width and height in px: each float64 (B,), whole numbers."""
     area = between(u[:, 3 : 3 + TRIES], *transform.scale) * (height * width)
     low, high = (math.log(end) for end in transform.ratio)

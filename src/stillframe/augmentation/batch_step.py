@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillframe.augmentation import random_draws
-from stillframe.augmentation.random_draws import GOLDEN, MULTIPLIER_1, MULTIPLIER_2, epoch_word
+from stillframe.augmentation.random_draws import GOLDEN, MULTIPLIER_1, MULTIPLIER_2, epoch_bits
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # image_BCHW, u_BD -> image_BCHW
 
@@ -31,9 +31,9 @@ class BatchTransform:
 # Random numbers: `draw.keys` and `draw.uniform` on the device, so that a GPU is not waited for.
 
 
-def _signed(word: int) -> int:
-    word &= (1 << 64) - 1
-    return word - (1 << 64) if word >> 63 else word
+def _signed(bits: int) -> int:
+    bits &= (1 << 64) - 1
+    return bits - (1 << 64) if bits >> 63 else bits
 
 
 def _mix(state: Tensor) -> Tensor:
@@ -52,10 +52,10 @@ def uniform(seed: int, epoch: int, index_B: Tensor, count: int) -> Tensor:
 
 def uniform_anywhere(seed: int, epoch: int, index_B: Tensor, count: int) -> Tensor:
     """The same by torch alone."""
-    key_B = _mix((index_B ^ _signed(epoch_word(seed, epoch))) + _signed(GOLDEN))
+    key_B = _mix((index_B ^ _signed(epoch_bits(seed, epoch))) + _signed(GOLDEN))
     number = torch.arange(1, count + 1, device=index_B.device, dtype=torch.int64)
-    word_BD = _mix(key_B[:, None] + number * _signed(GOLDEN))
-    return ((word_BD >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
+    bits_BD = _mix(key_B[:, None] + number * _signed(GOLDEN))
+    return ((bits_BD >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
 
 
 def between(u: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:

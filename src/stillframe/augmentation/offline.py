@@ -6,7 +6,6 @@ goes on where it stopped and ends with the same bytes, whatever the number of pr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from stillframe.augmentation import policy, random_draws
 from stillframe.config import AugmentConfig
+from stillframe.hashing import file_sha256, short_sha256
 from stillframe.paths import replacing
 from stillframe.progress import bar
 from stillframe.store.encoding import encode, encode_clip, encode_map
@@ -58,31 +58,38 @@ class CopyChunk:
     plan: CopyPlan
 
 
-def plan_copies(label_N: NDArray[np.int64], *, copies: int, balance: str, seed: int) -> CopyPlan:
+def plan_copies(class_N: NDArray[np.int64], *, copies: int, balance: str, seed: int) -> CopyPlan:
     """Decide how many copies each train row gets.
 
     Args:
-        label_N: class index of each train row.
+        class_N: class index of each train row; 0 everywhere of targets without classes.
         copies: of every row.
         balance: "oversample" adds copies of each smaller class until it has as many images as the largest, spread
             evenly: the numbers of copies of two rows of a class differ by one at most, and the seed decides which
             rows get the one more.
         seed: of the run.
     """
-    count_N = np.full(len(label_N), copies, dtype=np.int64)
-    if balance == "oversample" and len(label_N):
-        size_K = np.bincount(label_N)
-        rank = random_draws.uniform(random_draws.keys(seed, random_draws.OFFLINE - 1, np.arange(len(label_N))), 0, 1)[
+    count_N = np.full(len(class_N), copies, dtype=np.int64)
+    if balance == "oversample" and len(class_N):
+        size_K = np.bincount(class_N)
+        rank = random_draws.uniform(random_draws.keys(seed, random_draws.OFFLINE - 1, np.arange(len(class_N))), 0, 1)[
             :, 0
         ]
-        for label in np.flatnonzero(size_K):
-            rows = np.flatnonzero(label_N == label)
-            each, rest = divmod(int(size_K.max() - size_K[label]) * (1 + copies), len(rows))
+        for index in np.flatnonzero(size_K):
+            rows = np.flatnonzero(class_N == index)
+            each, rest = divmod(int(size_K.max() - size_K[index]) * (1 + copies), len(rows))
             count_N[rows] += each
             count_N[rows[np.argsort(rank[rows])[:rest]]] += 1
-    row_M = np.repeat(np.arange(len(label_N)), count_N)
+    row_M = np.repeat(np.arange(len(class_N)), count_N)
     first_M = np.repeat(np.cumsum(count_N) - count_N, count_N)
     return CopyPlan(row_M, np.arange(len(row_M)) - first_M)
+
+
+def class_indices(split: Split) -> NDArray[np.int64]:
+    """The class index of each row, from the first "int" column of the targets; 0 everywhere where there is none."""
+    name = next((column.name for column in split.targets.values() if column.kind == "int"), None)
+    rows = np.arange(len(split))
+    return np.zeros_like(rows) if name is None else np.asarray(split.target(name, rows), dtype=np.int64)
 
 
 def make_copies(train: Path, augment: AugmentConfig, *, seed: int, out: Path, work: Path, workers: int = 0) -> CopyPlan:
@@ -103,8 +110,7 @@ def make_copies(train: Path, augment: AugmentConfig, *, seed: int, out: Path, wo
         ValueError: the train split is damaged.
     """
     split = Split(train)
-    labels = split.table["label"].to_numpy(dtype=np.int64)
-    plan = plan_copies(labels, copies=augment.copies, balance=augment.balance, seed=seed)
+    plan = plan_copies(class_indices(split), copies=augment.copies, balance=augment.balance, seed=seed)
     meta: dict[str, Any] = {"height": split.height, "width": split.width, "channels": split.channels}
     meta["frames"] = split.frames
     spool = work / "augment"
@@ -124,7 +130,7 @@ def _pieces(
     """The plan cut up; each piece is named after all that decides what it holds."""
     if not len(plan):
         return []
-    digest = _digest(train / FILE)
+    digest = file_sha256(train / FILE)
     spool.mkdir(parents=True, exist_ok=True)
     resolved = policy.resolved(augment.offline, ORIGIN)
     whole = json.dumps([VERSION, digest, seed, resolved, policy.version()], sort_keys=True)
@@ -132,15 +138,10 @@ def _pieces(
     out = []
     for first in range(0, len(plan), size):
         part = CopyPlan(plan.row_M[first : first + size], plan.number_M[first : first + size])
-        key = hashlib.sha256(whole.encode() + part.row_M.tobytes() + part.number_M.tobytes()).hexdigest()[:32]
+        key = short_sha256(whole.encode() + part.row_M.tobytes() + part.number_M.tobytes())
         entries = [dict(entry) for entry in augment.offline]
         out.append(CopyChunk(key, spool.absolute(), train.absolute(), digest, seed, entries, part))
     return out
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make_all(pieces: list[CopyChunk], workers: int) -> None:
@@ -180,15 +181,15 @@ def _make(piece: CopyChunk) -> int:
     pixels = _pixels(split, piece)
     table = split.table.iloc[rows].to_dict("records")
     records = [
-        {**record, "id": f"{record['id']}#aug{number}", "source_id": record["id"], **made}
-        for record, number, made in zip(table, numbers.tolist(), pixels, strict=True)
+        {**record, "id": f"{record['id']}#aug{number}", "source_id": record["id"], **columns_of}
+        for record, number, columns_of in zip(table, numbers.tolist(), pixels, strict=True)
     ]
     sink = pa.BufferOutputStream()
     columns = schema(split.targets.values(), tiles=split.tiled)
     with pa.ipc.new_stream(sink, columns) as stream:
         stream.write_batch(pa.RecordBatch.from_pylist(records, schema=columns))
     content = sink.getvalue()
-    with replacing(piece.spool / f"{piece.name}.{hashlib.sha256(content).hexdigest()[:32]}.arrow") as temporary:
+    with replacing(piece.spool / f"{piece.name}.{short_sha256(content)}.arrow") as temporary:
         temporary.write_bytes(content)
     return len(records)
 
@@ -204,22 +205,20 @@ def _pixels(split: Split, piece: CopyChunk) -> Iterator[dict[str, bytes]]:
     for number in np.unique(numbers):
         of_number = numbers == number
         key_M[of_number] = random_draws.keys(piece.seed, random_draws.OFFLINE + int(number), rows[of_number])
-    drawn = policy.ItemPolicy(piece.policy, ORIGIN)
-    if maps:
-        images, moved = drawn.with_maps(split.images(rows), {name: split.target(name, rows) for name in maps}, key_M)
-        for i, image in enumerate(images):
-            encoded = {name: encode_map(moved[name][i], split.encoding) for name in maps}
-            yield {"image": encode(image, split.encoding), **encoded}
-    else:
-        stored = encode if split.frames == 1 else encode_clip
-        for image in drawn(split.images(rows), key_M):
-            yield {"image": stored(image, split.encoding)}
+    item_policy, images = policy.ItemPolicy(piece.policy, ORIGIN), split.images(rows)
+    if split.frames > 1:
+        yield from ({"image": encode_clip(clip, split.encoding)} for clip in item_policy(images, key_M))
+        return
+    images, moved = item_policy.with_maps(images, {name: split.target(name, rows) for name in maps}, key_M)
+    for i, image in enumerate(images):
+        encoded = {name: encode_map(moved[name][i], split.encoding) for name in maps}
+        yield {"image": encode(image, split.encoding), **encoded}
 
 
 def _finished(piece: CopyChunk) -> Path | None:
     """The piece's file in the spool if it is whole; a damaged one is deleted."""
     for path in piece.spool.glob(f"{piece.name}.*.arrow"):
-        if path.name.split(".")[1] == _digest(path)[:32]:
+        if path.name.split(".")[1] == file_sha256(path)[:32]:
             return path
         path.unlink()
     return None

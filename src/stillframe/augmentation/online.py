@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,7 @@ class OnlineAugmentation:
         Returns:
             uint8 of the same shape; image b depends on (seed, epoch, index_B[b]) and its own pixels only.
         """
-        made: NDArray[np.uint8] = self._item()(images_BHWC, keys(self.seed, epoch, index_B))
-        return made
+        return self._item_policy()(images_BHWC, keys(self.seed, epoch, index_B))
 
     def items_with_maps(
         self,
@@ -62,13 +61,12 @@ class OnlineAugmentation:
         index_B: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
         """The same images as `items`, and their maps (uint8 (B, H, W) each, by name) moved with them."""
-        return self._item().with_maps(images_BHWC, maps, keys(self.seed, epoch, index_B))
+        return self._item_policy().with_maps(images_BHWC, maps, keys(self.seed, epoch, index_B))
 
-    def _item(self) -> ItemPolicy:
+    def _item_policy(self) -> ItemPolicy:
         if self._built is None:
             self._built = ItemPolicy(self.policy, ORIGIN)
-        made: ItemPolicy = self._built
-        return made
+        return cast(ItemPolicy, self._built)
 
     def batch(self, image_BCHW: Tensor, epoch: int, index_B: Tensor) -> Tensor:
         """Augment a whole batch with torch, on the device where it lies, with parameters per sample.
@@ -82,23 +80,21 @@ class OnlineAugmentation:
             uint8 of the same shape on the same device; image b depends on (seed, epoch, index_B[b]) and its
             own pixels only.
         """
-        made: Tensor = self._batch()(image_BCHW, self.seed, epoch, index_B)
-        return made
+        return self._batch_policy()(image_BCHW, self.seed, epoch, index_B)
 
     def batch_with_maps(
         self, image_BCHW: Tensor, maps: dict[str, Tensor], epoch: int, index_B: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The same images as `batch`, and their maps (uint8 (B, H, W) each, by name) moved with them."""
-        moved = {name: self._batch().move(map_BHW, self.seed, epoch, index_B) for name, map_BHW in maps.items()}
+        moved = {name: self._batch_policy().move(map_BHW, self.seed, epoch, index_B) for name, map_BHW in maps.items()}
         return self.batch(image_BCHW, epoch, index_B), moved
 
-    def _batch(self) -> BatchPolicy:
+    def _batch_policy(self) -> BatchPolicy:
         if self._built is None:
             from stillframe.augmentation.batch_augment import BatchPolicy
 
             self._built = BatchPolicy(policy.build(self.policy, ORIGIN))
-        made: BatchPolicy = self._built
-        return made
+        return cast("BatchPolicy", self._built)
 
 
 def choose_where(
@@ -120,7 +116,7 @@ def choose_where(
 
 
 def make_online(
-    augment: AugmentConfig, *, image_size: int, channels: int, device_type: str, seed: int, masked: bool = False
+    augment: AugmentConfig, *, image_size: int, channels: int, device_type: str, seed: int, maps: bool = False
 ) -> OnlineAugmentation | None:
     """The online augmentation of a run; None when its policy is empty.
 
@@ -130,7 +126,7 @@ def make_online(
         channels: 1 or 3.
         device_type: "cpu", "cuda", ...: where training runs.
         seed: of the run.
-        masked: whether each image has a mask.
+        maps: whether each image has maps of values, one a pixel, that move with it.
 
     Raises:
         ValueError: the policy has an unknown transform or argument, a bad value, does not keep the shape
@@ -138,6 +134,6 @@ def make_online(
     """
     if not augment.online:
         return None
-    policy.check_policy(augment.online, ORIGIN, (image_size, image_size, channels), masked=masked)
+    policy.check_policy(augment.online, ORIGIN, (image_size, image_size, channels), maps=maps)
     where = choose_where(augment, image_size=image_size, channels=channels, device_type=device_type)
     return OnlineAugmentation(where=where, policy=[dict(entry) for entry in augment.online], seed=seed)

@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from stillframe.config import nearest
 from stillframe.store.columns import NO_VALUE
 
 Policy = Sequence[dict[str, dict[str, Any]]]
+Images = NDArray[np.uint8]
 CHOICES = (
     "OneOf",
     "SomeOf",
@@ -54,75 +55,73 @@ def version() -> str:
 def transforms() -> dict[str, type]:
     """The transforms that a policy may name: albumentations' own public classes."""
     module = albumentations()
-    found = {}
+    by_name = {}
     for name, kind in vars(module).items():
         if not (inspect.isclass(kind) and issubclass(kind, module.BasicTransform)) or name in NOT_OURS:
             continue
         if kind.__module__.startswith("albumentations.augmentations") and not name.startswith("Base"):
-            found[name] = kind
-    return found
+            by_name[name] = kind
+    return by_name
 
 
-def check_policy(
-    policy: Policy, origin: str, shape: tuple[int, int, int] | None = None, *, masked: bool = False
-) -> None:
+def check_policy(policy: Policy, origin: str, shape: tuple[int, int, int] | None = None, *, maps: bool = False) -> None:
     """Refuse a policy that albumentations would not run as it is written.
 
     Args:
         policy: list of {TransformName: {argument: value}}.
         origin: where it stands, for messages, e.g. "augment.online".
         shape: (height, width, channels) of the images, px; when given, each transform is tried on one.
-        masked: whether each image has a mask, which must move with it.
+        maps: whether each image has maps of values, one a pixel, which must move with it.
 
     Raises:
         ValueError: an unknown transform or argument (with the nearest right name), a value out of range or of
             the wrong type, or a transform that does not give an image of the same shape back.
     """
-    made = build(policy, origin)
-    if masked:
-        _keep_classes(made, origin)
+    built = build(policy, origin)
+    if maps:
+        _check_keeps_values(built, origin)
     if shape is not None:
-        _try(made, origin, shape, masked)
+        _try(built, origin, shape, maps)
 
 
 def build(policy: Policy, origin: str) -> list[Any]:
     """The transforms of a policy, as albumentations objects (ValueError as in `check_policy`)."""
-    known = transforms()
-    return [_entry(entry, f"{origin}[{number}]", known) for number, entry in enumerate(policy)]
+    by_name = transforms()
+    return [_entry(entry, f"{origin}[{i}]", by_name) for i, entry in enumerate(policy)]
 
 
-def _entry(entry: Any, place: str, known: dict[str, type]) -> Any:
+def _entry(entry: Any, origin: str, by_name: dict[str, type]) -> Any:
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise ValueError(f"{place} = {entry!r}: write one transform an entry, as {{Name: {{argument: value}}}}")
+        raise ValueError(f"{origin} = {entry!r}: write one transform an entry, as {{Name: {{argument: value}}}}")
     ((name, arguments),) = entry.items()
     if not isinstance(arguments, dict):
-        raise ValueError(f"{place}.{name} = {arguments!r}: write the arguments as {{argument: value}}")
+        raise ValueError(f"{origin}.{name} = {arguments!r}: write the arguments as {{argument: value}}")
     if name in CHOICES:
-        return _choice(name, dict(arguments), place, known)
-    if name not in known:
-        raise ValueError(f"{place}: unknown transform {name!r}: {nearest(name, [*known, *CHOICES])}")
-    return _make(known[name], name, arguments, place)
+        return _choice(name, dict(arguments), origin, by_name)
+    if name not in by_name:
+        raise ValueError(f"{origin}: unknown transform {name!r}: {nearest(name, [*by_name, *CHOICES])}")
+    return _build_one(by_name[name], name, arguments, origin)
 
 
-def _choice(name: str, arguments: dict[str, Any], place: str, known: dict[str, type]) -> Any:
+def _choice(name: str, arguments: dict[str, Any], origin: str, by_name: dict[str, type]) -> Any:
     inner = arguments.pop("transforms", None)
     if not isinstance(inner, list) or not inner:
-        raise ValueError(f"{place}.{name}.transforms = {inner!r}: write a list of transforms")
-    made = [_entry(entry, f"{place}.{name}.transforms[{number}]", known) for number, entry in enumerate(inner)]
-    return _make(getattr(albumentations(), name), name, arguments, place, transforms=made)
+        raise ValueError(f"{origin}.{name}.transforms = {inner!r}: write a list of transforms")
+    transforms = [_entry(entry, f"{origin}.{name}.transforms[{i}]", by_name) for i, entry in enumerate(inner)]
+    return _build_one(getattr(albumentations(), name), name, arguments, origin, transforms=transforms)
 
 
-def _make(kind: type, name: str, arguments: dict[str, Any], place: str, **given: Any) -> Any:
+def _build_one(kind: type, name: str, arguments: dict[str, Any], origin: str, **fixed: Any) -> Any:
     allowed = set(inspect.signature(kind).parameters) - {"self", "strict", "args", "kwargs"}
     for argument, value in arguments.items():
         if argument not in allowed:
-            raise ValueError(f"{place}.{name}: unknown argument {argument} = {value!r}: {nearest(argument, allowed)}")
+            raise ValueError(f"{origin}.{name}: unknown argument {argument} = {value!r}: {nearest(argument, allowed)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # albumentations only warns and then runs on its defaults
-            return kind(**given, **arguments)
+            return kind(**fixed, **arguments)
     except (ValueError, TypeError, UserWarning) as error:
-        raise ValueError(f"{place}.{name}: {_explain(error, arguments)}") from None
+        raise ValueError(f"{origin}.{name}: {_explain(error, arguments)}") from None
 
 
 def _explain(error: Exception, arguments: dict[str, Any]) -> str:
@@ -136,10 +135,10 @@ def _explain(error: Exception, arguments: dict[str, Any]) -> str:
     return " ".join(str(error).split())
 
 
-def _keep_classes(made: Sequence[Any], origin: str) -> None:
-    """Raise ValueError for a transform that would mix the numbers of classes in a mask."""
-    for transform in made:
-        _keep_classes(getattr(transform, "transforms", ()), origin)
+def _check_keeps_values(transforms: Sequence[Any], origin: str) -> None:
+    """Raise ValueError for a transform that would interpolate between the values of a map."""
+    for transform in transforms:
+        _check_keeps_values(getattr(transform, "transforms", ()), origin)
         if getattr(transform, "mask_interpolation", 0) != 0:
             name, value = type(transform).__name__, transform.mask_interpolation
             raise ValueError(
@@ -147,27 +146,27 @@ def _keep_classes(made: Sequence[Any], origin: str) -> None:
             )
 
 
-def _ignore_what_is_new(made: Sequence[Any]) -> None:
-    """Let transforms fill what they bring into a mask with NO_VALUE: there is no picture to learn from."""
-    for transform in made:
-        _ignore_what_is_new(getattr(transform, "transforms", ()))
-        if getattr(transform, "fill_mask", None) == 0:  # albumentations' default; None leaves the mask as it is
+def _fill_maps_with_no_value(transforms: Sequence[Any]) -> None:
+    """Let transforms fill what they bring into a map with NO_VALUE: there is no image to learn from."""
+    for transform in transforms:
+        _fill_maps_with_no_value(getattr(transform, "transforms", ()))
+        if getattr(transform, "fill_mask", None) == 0:  # albumentations' default; None leaves the map as it is
             transform.fill_mask = float(NO_VALUE)
 
 
-def _try(made: list[Any], origin: str, shape: tuple[int, int, int], masked: bool) -> None:
-    """Run each transform once on a made image; together they must give the shape and uint8 back."""
+def _try(transforms: list[Any], origin: str, shape: tuple[int, int, int], maps: bool) -> None:
+    """Run each transform once on a random image; together they must give the shape and uint8 back."""
     image: Any = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    mask: Any = np.zeros(shape[:2], dtype=np.uint8)
-    names = [type(transform).__name__ for transform in made]
-    for name, transform in zip(names, made, strict=True):
+    map_HW: Any = np.zeros(shape[:2], dtype=np.uint8)
+    names = [type(transform).__name__ for transform in transforms]
+    for name, transform in zip(names, transforms, strict=True):
         before = image.shape
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
-                if masked:
-                    both = transform(image=image, mask=mask, force_apply=True)
-                    image, mask = both["image"], both["mask"]
+                if maps:
+                    sample = transform(image=image, mask=map_HW, force_apply=True)
+                    image, map_HW = sample["image"], sample["mask"]
                 else:
                     image = transform(image=image, force_apply=True)["image"]
         except Exception as error:  # whatever a transform dies of on such an image, it is the policy that is at fault
@@ -176,7 +175,7 @@ def _try(made: list[Any], origin: str, shape: tuple[int, int, int], masked: bool
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != shape[2]:
             kind = f"{image.dtype} {image.shape}"
             raise ValueError(f"{origin}: {name} makes {kind} of a uint8 image of {_px(shape)}: leave it out")
-        if masked and (mask.dtype != np.uint8 or mask.shape != image.shape[:2]):
+        if maps and (map_HW.dtype != np.uint8 or map_HW.shape != image.shape[:2]):
             raise ValueError(f"{origin}: {name} does not move a mask with its image: leave it out")
         if image.shape != before and transform.p < 1:
             raise ValueError(f"{origin}: {name} changes the size, but only sometimes (p = {transform.p}): set p: 1.0")
@@ -193,9 +192,9 @@ def _px(shape: tuple[int, ...]) -> str:
 
 def compose(policy: Policy, origin: str) -> Any:
     """A policy as one albumentations Compose (ValueError as in `check_policy`)."""
-    made = build(policy, origin)
-    _ignore_what_is_new(made)
-    return albumentations().Compose(made, is_check_shapes=False)
+    built = build(policy, origin)
+    _fill_maps_with_no_value(built)
+    return albumentations().Compose(built, is_check_shapes=False)
 
 
 def resolved(policy: Policy, origin: str) -> list[dict[str, Any]]:
@@ -240,34 +239,30 @@ class ItemPolicy:
         quicken(self.compose)
         self.compose.set_random_state(self.random.generator, self.random)
 
-    def __call__(self, images_BHWC: NDArray[np.uint8], key_B: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    def __call__(self, images_BHWC: Images, key_B: NDArray[np.uint64]) -> Images:
         """uint8 (B, H, W, C) -> the same shape, a fresh array; image b is drawn by `key_B[b]`.
 
         Of clips (B, T, H, W, C) each frame gets the draw of its clip.
         """
         if images_BHWC.ndim == 5:
             frames = images_BHWC.shape[1]
-            made = self(images_BHWC.reshape(-1, *images_BHWC.shape[2:]), np.repeat(key_B, frames))
-            return made.reshape(images_BHWC.shape)
-        from stillframe.augmentation.random_draws import words
-
-        out = np.empty_like(images_BHWC)
-        for slot, (high, low) in enumerate(words(key_B, 0, 2).tolist()):
-            self.random.rekey(high, low)
-            out[slot] = self.compose(image=images_BHWC[slot])["image"]
-        return out
+            folded = self(images_BHWC.reshape(-1, *images_BHWC.shape[2:]), np.repeat(key_B, frames))
+            return folded.reshape(images_BHWC.shape)
+        return self.with_maps(images_BHWC, {}, key_B)[0]
 
     def with_maps(
-        self, images_BHWC: NDArray[np.uint8], maps: dict[str, NDArray[np.uint8]], key_B: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+        self, images_BHWC: Images, maps: Mapping[str, Images], key_B: NDArray[np.uint64]
+    ) -> tuple[Images, dict[str, Images]]:
         """The same, and maps (B, H, W) moved as their images: nearest neighbour, NO_VALUE where nothing was."""
-        from stillframe.augmentation.random_draws import words
+        from stillframe.augmentation.random_draws import draw_bits
 
         out, moved = np.empty_like(images_BHWC), {name: np.empty_like(map_BHW) for name, map_BHW in maps.items()}
-        for i, (high, low) in enumerate(words(key_B, 0, 2).tolist()):
+        for i, (high, low) in enumerate(draw_bits(key_B, 0, 2).tolist()):
             self.random.rekey(high, low)
-            sample = self.compose(image=images_BHWC[i], masks=[map_BHW[i] for map_BHW in maps.values()])
+            # albumentations' "masks" are what moves with an image, whatever its values mean
+            targets = {"masks": [map_BHW[i] for map_BHW in maps.values()]} if maps else {}
+            sample = self.compose(image=images_BHWC[i], **targets)
             out[i] = sample["image"]
-            for map_BHW, map_HW in zip(moved.values(), sample["masks"], strict=True):
+            for map_BHW, map_HW in zip(moved.values(), sample.get("masks", ()), strict=True):
                 map_BHW[i] = map_HW
         return out, moved

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 MULTIPLIER_2 = 0x94D049BB133111EB
-WORD = (1 << 64) - 1
+ALL_BITS = (1 << 64) - 1
 OFFLINE = 1 << 32  # offline copy k is drawn as "epoch" OFFLINE + k: never the draw of an epoch of training
 PCG_INCREMENT = (GOLDEN << 64) | 0xDA3E39CB94B95BDB  # odd; one stream, the state tells samples apart
 
@@ -33,28 +33,28 @@ def mix(state: RandomKeys) -> RandomKeys:
     return state ^ (state >> np.uint64(31))
 
 
-def words(state: RandomKeys, first: int, count: int) -> RandomKeys:
+def draw_bits(state: RandomKeys, first: int, count: int) -> RandomKeys:
     """Outputs first .. first + count - 1 (0-based) of SplitMix64 seeded with each `state`: (B, count)."""
     number = np.arange(first + 1, first + count + 1, dtype=np.uint64)
     return mix(state[:, None] + number[None, :] * np.uint64(GOLDEN))
 
 
 @lru_cache(maxsize=64)  # asked for with every batch
-def epoch_word(seed: int, epoch: int) -> int:
+def epoch_bits(seed: int, epoch: int) -> int:
     """What a seed and an epoch add to the key of every sample, in 0 .. 2**64 - 1."""
-    of_seed = mix(np.array([(seed + GOLDEN) & WORD], dtype=np.uint64))
-    return int(mix((of_seed ^ np.uint64(epoch & WORD)) + np.uint64(GOLDEN))[0])
+    of_seed = mix(np.array([(seed + GOLDEN) & ALL_BITS], dtype=np.uint64))
+    return int(mix((of_seed ^ np.uint64(epoch & ALL_BITS)) + np.uint64(GOLDEN))[0])
 
 
 def keys(seed: int, epoch: int, index_B: NDArray[np.int64]) -> RandomKeys:
     """The key of each sample in an epoch: uint64 (B,)."""
     index = np.asarray(index_B).astype(np.uint64)
-    return mix((index ^ np.uint64(epoch_word(seed, epoch))) + np.uint64(GOLDEN))
+    return mix((index ^ np.uint64(epoch_bits(seed, epoch))) + np.uint64(GOLDEN))
 
 
 def uniform(key_B: RandomKeys, first: int, count: int) -> NDArray[np.float64]:
     """Draws number first .. first + count - 1 of each key: (B, count), in [0, 1)."""
-    return (words(key_B, first, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (draw_bits(key_B, first, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class KeyedRandom(random.Random):

@@ -117,23 +117,23 @@ def of_files(name: str, listing: Listing, left_out: dict[str, int], frame: pd.Da
 def of_report(name: str, listing: Listing, left_out: dict[str, int], report: DatasetReport, target: Target) -> Audit:
     """All findings about a data set that can be used."""
     first = of_files(name, listing, left_out, report.frame)
-    kept = report.kept
-    table = kept.explode("classes").groupby(["split", "classes"]).size()
-    copies = kept[(kept["pixels"] != "") & kept.duplicated("pixels", keep=False)]
+    usable = report.usable
+    table = usable.explode("classes").groupby(["split", "classes"]).size()
+    copies = usable[(usable["pixels"] != "") & usable.duplicated("pixels", keep=False)]
     values = {
         "counts": {split: {cls: int(table.get((split, cls), 0)) for cls in report.classes} for split in SPLITS},
-        "sizes_of": {split: int((kept["split"] == split).sum()) for split in SPLITS},
+        "sizes_of": {split: int((usable["split"] == split).sum()) for split in SPLITS},
         "exact": {"groups": int(copies["pixels"].nunique()), "images": len(copies)},
         "near": _near(report),
         "leaks": {
             "exact_removed": first.quarantined.get("leak", 0),
-            "exact_across_splits": _across(kept, "pixels"),
+            "exact_across_splits": _across(usable, "pixels"),
             "near_pairs_across_splits": int((_split(report, "first") != _split(report, "second")).sum()),
-            "source_groups_across_splits": _across(kept[kept["own_group"].notna()], "own_group"),
+            "source_groups_across_splits": _across(usable[usable["own_group"].notna()], "own_group"),
         },
         "warnings": first.warnings + report.warnings,
     }
-    return Audit(**{**vars(first), **values, **target.audit(kept, report.classes)})
+    return Audit(**{**vars(first), **values, **target.audit(usable, report.classes)})
 
 
 def _split(report: DatasetReport, side: str) -> Any:

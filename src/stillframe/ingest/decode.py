@@ -1,7 +1,7 @@
 """From the bytes of a file to pixels, by one rule, for preprocessing and prediction alike.
 
 The rule: the header first (format by content, size, mode), refusing what is too large or too small before memory is
-spent; strict decoding, so that a damaged file is an error and never a partly gray picture; first frame of an animation;
+spent; strict decoding, so that a damaged file is an error and never a partly gray image; first frame of an animation;
 EXIF orientation applied once; then
 
     1, L                      gray                        16-bit gray      gray, value / 257, rounded
@@ -39,7 +39,7 @@ Pixels = NDArray[np.uint8]
 
 # the formats that are read, registered by importing their readers; none of them runs another program (EPS would)
 READERS = {
-    "JPEG": JpegImagePlugin,  # and MPO, the several-picture JPEG of phones
+    "JPEG": JpegImagePlugin,  # and MPO, the multi-image JPEG of phones
     "PNG": PngImagePlugin,
     "GIF": GifImagePlugin,
     "WEBP": WebPImagePlugin,
@@ -104,7 +104,7 @@ def decode(data: bytes, *, min_px: int = 1, max_megapixels: float = 100.0) -> De
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         try:
-            picture = _decode(data, min_px, max_megapixels)
+            decoded = _decode(data, min_px, max_megapixels)
         except InvalidImage:
             raise
         except UnidentifiedImageError:
@@ -122,7 +122,7 @@ def decode(data: bytes, *, min_px: int = 1, max_megapixels: float = 100.0) -> De
             if not issubclass(remark.category, Image.DecompressionBombWarning)
         }
     )
-    return DecodedImage(**{**vars(picture), "notes": tuple(notes)})
+    return DecodedImage(**{**vars(decoded), "notes": tuple(notes)})
 
 
 def _decode(data: bytes, min_px: int, max_megapixels: float) -> DecodedImage:

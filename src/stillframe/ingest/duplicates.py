@@ -29,12 +29,12 @@ def candidates(hashes: NDArray[np.uint64], bits: int) -> Pairs:
     The hash is cut into bits + 1 bands: two hashes so near agree in one band at least (pigeonhole), so only hashes
     with an equal band are compared, each with `REACH` neighbours at most.
     """
-    found = []
+    pairs = []
     edges = np.linspace(0, 64, bits + 2).round().astype(int)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         width = int(high - low)
-        mask = np.uint64((1 << width) - 1)
-        band = (hashes >> np.uint64(low)) & mask if width < 64 else hashes
+        bits_of_band = np.uint64((1 << width) - 1)
+        band = (hashes >> np.uint64(low)) & bits_of_band if width < 64 else hashes
         order = np.lexsort((hashes, band))
         band, ordered = band[order], hashes[order]
         for step in range(1, min(REACH, len(hashes) - 1) + 1):
@@ -43,10 +43,10 @@ def candidates(hashes: NDArray[np.uint64], bits: int) -> Pairs:
                 break
             near = same & (np.bitwise_count(ordered[step:] ^ ordered[:-step]) <= bits)
             where = np.flatnonzero(near)
-            found.append(np.sort(np.stack([order[where], order[where + step]], axis=1), axis=1))
-    if not found:
+            pairs.append(np.sort(np.stack([order[where], order[where + step]], axis=1), axis=1))
+    if not pairs:
         return np.empty((0, 2), dtype=np.int64)
-    return np.unique(np.concatenate(found), axis=0).astype(np.int64)
+    return np.unique(np.concatenate(pairs), axis=0).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def without_scenes(count: int, pairs: Pairs) -> tuple[Pairs, int]:
     number = components(count, pairs)
     sizes = np.bincount(number, minlength=1)
     huge = sizes > max(CHAIN_AT_LEAST, CHAIN * count)
-    kept = pairs[~huge[number[pairs[:, 0]]]] if len(pairs) else pairs
-    return kept, int(huge.sum())
+    rest = pairs[~huge[number[pairs[:, 0]]]] if len(pairs) else pairs
+    return rest, int(huge.sum())
 
 
 def name_groups(frame: pd.DataFrame, near: Pairs) -> NDArray[np.object_]:

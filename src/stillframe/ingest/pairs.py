@@ -53,7 +53,7 @@ def read_pairs(
         suffix: what the name of a file has after that of its image, e.g. "_mask".
         ignored: counts of files that are passed over; added to.
     """
-    found: list[ImageFiles] = []
+    matched_images: list[ImageFiles] = []
     unused = 0
     for before, split in find_pairs(folder, images, others):
         walked = list(walk(folder, before + images, ignored))
@@ -63,8 +63,8 @@ def read_pairs(
         unused += len(files) - sum(map(len, matched.values()))
         for name, problem in walked:
             own_split = split or SPLIT_NAMES.get(stems.get(name, name).split("/")[0].lower())
-            found.append(ImageFiles(name, problem, own_split, matched.get(name, []), before + others))
-    return found, unused
+            matched_images.append(ImageFiles(name, problem, own_split, matched.get(name, []), before + others))
+    return matched_images, unused
 
 
 def _stem(name: str, folder: str) -> str:

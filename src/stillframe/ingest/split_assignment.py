@@ -58,17 +58,17 @@ def _dealt(frame: pd.DataFrame, split: pd.Series[str], seed: int, folds: int, fo
         )
     pool = pool.loc[pool["group"].map(lambda group: _key(seed, str(group))).sort_values().index]  # no order of files
     parts = StratifiedGroupKFold(folds).split(np.zeros(len(pool)), pool["stratum"], pool["group"])
-    held = list(parts)[fold][1]
+    val_rows = list(parts)[fold][1]
     out = split.copy()
     out.loc[pool.index] = "train"
-    out.loc[pool.index[held]] = "val"
+    out.loc[pool.index[val_rows]] = "val"
     return out
 
 
 def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: float) -> pd.Series[str]:
-    given = _followed(frame)
+    fixed = _followed(frame)
     carve = {"test": test_fraction, "val": val_fraction}
-    carve = {name: fraction for name, fraction in carve.items() if not (given == name).any()}
+    carve = {name: fraction for name, fraction in carve.items() if not (fixed == name).any()}
     for name, fraction in carve.items():
         if fraction <= 0:
             raise ValueError(
@@ -76,7 +76,7 @@ def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: 
             )
     if sum(carve.values()) >= 1:
         raise ValueError("data.val_fraction + data.test_fraction leave nothing to train on")
-    out = given.where(given.isin(["val", "test"]), "train").astype(object)
+    out = fixed.where(fixed.isin(["val", "test"]), "train").astype(object)
     pool = frame[out == "train"].sort_values("id")
     if not carve or pool.empty:
         return out

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
 
-def canonical(label: str) -> str:
-    """A label as it is compared: numbers by their value ("0", "0.0" and "-0" are one), other text as it stands."""
+def canonical(text: str) -> str:
+    """A text as it is compared: numbers by their value ("0", "0.0" and "-0" are one), other text as it stands."""
     try:
-        number = float(label)
+        number = float(text)
     except ValueError:
-        return label
+        return text
     if not math.isfinite(number):
-        return label
+        return text
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
 
 

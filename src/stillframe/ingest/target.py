@@ -201,7 +201,7 @@ class Target:
     survey: Callable[[SourceRow, Path, IngestConfig, DecodedImage, bytes], SurveyedTarget] | None = None
     strata: Callable[[pd.DataFrame, int], pd.Series[Any]] = _by_text
     card: Callable[[list[str], Counts], dict[str, Any]] = lambda classes, counts: {}
-    audit: Callable[[pd.DataFrame, list[str]], dict[str, Any]] = lambda kept, classes: {}
+    audit: Callable[[pd.DataFrame, list[str]], dict[str, Any]] = lambda usable, classes: {}
     draw: Callable[[Pixels, Mapping[str, Pixels]], Pixels] = lambda image, targets: image
     onboarding: Callable[[Path, str | None], Onboarding | None] = lambda folder, table: None
 

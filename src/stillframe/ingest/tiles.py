@@ -1,6 +1,6 @@
 """Pictures that are larger than what a net is shown: cut into overlapping tiles, and answers put together again.
 
-The only place for it: preprocessing, evaluation, the exported file's runner and `stillframe predict` use it. No torch.
+Preprocessing, evaluation, the exported file's runner and `stillframe predict` all use this module. No torch.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Floats = NDArray[np.float32]
 
 
 def grid(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:
-    """The tiles that cover a picture, as (top, left) in px, row by row.
+    """The tiles that cover an image, as (top, left) in px, row by row.
 
-    Tiles are spread evenly, so that the first and the last one end where the picture ends, and neighbours share at
+    Tiles are spread evenly, so that the first and the last one end where the image ends, and neighbours share at
     least the overlap. Along an axis that is no longer than a tile there is one tile, at 0, which reaches beyond it.
 
     Args:
-        height: of the picture, px.
-        width: of the picture, px.
+        height: of the image, px.
+        width: of the image, px.
         size: side of the square tiles, px.
         overlap: least share of a tile's side that neighbours have in common, 0 <= overlap < 1.
     """
@@ -39,10 +39,10 @@ def _starts(length: int, size: int, overlap: float) -> list[int]:
     return [step * room // steps for step in range(steps + 1)]
 
 
-def cut(picture: NDArray[Any], top: int, left: int, size: int, fill: int) -> NDArray[Any]:
-    """One tile of a picture (H, W) or (H, W, C): (size, size[, C]), a fresh array; beyond the picture it is `fill`."""
-    part = picture[top : top + size, left : left + size]
-    tile = np.full((size, size, *picture.shape[2:]), fill, dtype=picture.dtype)
+def cut(image: NDArray[Any], top: int, left: int, size: int, fill: int) -> NDArray[Any]:
+    """One tile of an image (H, W) or (H, W, C): (size, size[, C]), a fresh array; beyond the image it is `fill`."""
+    part = image[top : top + size, left : left + size]
+    tile = np.full((size, size, *image.shape[2:]), fill, dtype=image.dtype)
     tile[: part.shape[0], : part.shape[1]] = part
     return tile
 
@@ -57,7 +57,7 @@ def window(size: int) -> Floats:
 
 
 class TileBlend:
-    """The answers for tiles, put together to the answer for the picture.
+    """Outputs for tiles, blended to the output for the image.
 
     A pixel's value is the mean of those of all tiles that cover it, weighted by `window`: the weights sum to one
     everywhere, and change smoothly from one tile to the next, so that no seam shows. Memory is that of the whole
@@ -65,13 +65,13 @@ class TileBlend:
     """
 
     def __init__(self, values: int, height: int, width: int, size: int) -> None:
-        """For a picture of `height` x `width` px, `values` numbers a pixel (classes, say), tiles of `size` px."""
+        """For an image of `height` x `width` px, `values` numbers a pixel (classes, say), tiles of `size` px."""
         self.window_HW = window(size)
         self.sum_KHW = np.zeros((values, height, width), dtype=np.float32)
         self.weight_HW = np.zeros((height, width), dtype=np.float32)
 
     def add(self, values_KHW: NDArray[Any], top: int, left: int) -> None:
-        """Add one tile's logits or probabilities (K, size, size); what lies beyond the picture is left out."""
+        """Add one tile's values (K, size, size); what lies beyond the image is left out."""
         into = self.sum_KHW[:, top : top + values_KHW.shape[1], left : left + values_KHW.shape[2]]
         rows, columns = into.shape[1:]
         weight_HW = self.window_HW[:rows, :columns]
@@ -79,7 +79,7 @@ class TileBlend:
         self.weight_HW[top : top + rows, left : left + columns] += weight_HW
 
     def whole(self) -> Floats:
-        """The answer for the picture: float32 (K, H, W).
+        """The blended values of the image: float32 (K, H, W).
 
         Raises:
             ValueError: a pixel is covered by no tile.
@@ -92,19 +92,19 @@ class TileBlend:
 
 
 class TileRows:
-    """The blended answer for a picture from above to below, each part as soon as no further tile covers it.
+    """The blended values of an image from top to bottom, each part as soon as no further tile covers it.
 
-    The same numbers as `TileBlend.whole` gives, in the memory of one row of tiles: for pictures of any height.
+    The same numbers as `TileBlend.whole` gives, in the memory of one row of tiles: for images of any height.
 
     Attributes:
         rows: the tiles of each row, as (top, left), from above to below; they are added in this order.
     """
 
-    def __init__(self, values: int, height: int, width: int, size: int, places: list[tuple[int, int]]) -> None:
-        """For a picture of `height` x `width` px, `values` numbers a pixel, tiles of `size` px at `places`."""
+    def __init__(self, values: int, height: int, width: int, size: int, corners: list[tuple[int, int]]) -> None:
+        """For an image of `height` x `width` px, `values` numbers a pixel, tiles of `size` px at `corners`."""
         self.shape, self.size = (values, height, width), size
-        tops = sorted({top for top, _ in places})
-        self.rows = [sorted(place for place in places if place[0] == top) for top in tops]
+        tops = sorted({top for top, _ in corners})
+        self.rows = [sorted(corner for corner in corners if corner[0] == top) for top in tops]
         self.added = 0
         self.above: TileBlend | None = None
 

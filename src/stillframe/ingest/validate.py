@@ -1,4 +1,4 @@
-"""What is kept, what is quarantined and why, and which split every kept sample is in.
+"""Which samples are usable, which are quarantined and why, and which split every usable one is in.
 
 The rows travel as a pandas frame, sorted by id. A step that quarantines a row fills its `reason` ("kind: detail").
 """
@@ -43,7 +43,7 @@ class DatasetReport:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def kept(self) -> pd.DataFrame:
+    def usable(self) -> pd.DataFrame:
         """The rows that go into a split."""
         return self.frame[self.frame["reason"] == ""]
 
@@ -88,17 +88,17 @@ def validate(
     # samples of one image, one file or one group of the source stay together
     near = _near(report, data, thumbs) if data.near_duplicates != "off" else np.empty((0, 2), dtype=np.int64)
     linked = near if data.near_duplicates == "group" else near[:0]
-    kept = frame.index[frame["reason"] == ""].to_numpy()
-    position = np.full(len(frame), -1, dtype=np.int64)  # of a row of the frame among the kept ones
-    position[kept] = np.arange(len(kept))
+    usable = frame.index[frame["reason"] == ""].to_numpy()
+    position = np.full(len(frame), -1, dtype=np.int64)  # of a row of the frame among the usable ones
+    position[usable] = np.arange(len(usable))
     linking = ["id", "group", "pixels", *(["file"] if "file" in frame else [])]
-    groups = duplicates.name_groups(frame.loc[kept, linking].reset_index(drop=True), position[linked])
+    groups = duplicates.name_groups(frame.loc[usable, linking].reset_index(drop=True), position[linked])
     frame["own_group"] = frame["group"]
-    frame.loc[kept, "group"] = groups
+    frame.loc[usable, "group"] = groups
     _check_classes(frame, description)
     least = max(split_assignment.LEAST, data.folds)
-    frame.loc[kept, "split"] = split_assignment.assign(
-        frame.loc[kept].assign(stratum=target.strata(frame.loc[kept], least)),
+    frame.loc[usable, "split"] = split_assignment.assign(
+        frame.loc[usable].assign(stratum=target.strata(frame.loc[usable], least)),
         seed=seed,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
@@ -160,11 +160,11 @@ def kind(reason: str) -> str:
 
 
 def _near(report: DatasetReport, data: DataConfig, thumbs: ThumbnailLoader) -> Pairs:
-    """Confirmed near duplicates among the kept rows (one of each set of exact copies), noted in the report."""
-    kept = report.kept.drop_duplicates("pixels")
-    kept = kept[kept["pixels"] != ""]
-    index_N = kept.index.to_numpy()
-    candidates = duplicates.candidates(kept["phash"].to_numpy(dtype=np.uint64), data.near_duplicate_bits)
+    """Confirmed near duplicates among the usable rows (one of each set of exact copies), noted in the report."""
+    usable = report.usable.drop_duplicates("pixels")
+    usable = usable[usable["pixels"] != ""]
+    index_N = usable.index.to_numpy()
+    candidates = duplicates.candidates(usable["phash"].to_numpy(dtype=np.uint64), data.near_duplicate_bits)
     pairs = index_N[candidates].reshape(-1, 2)
     if len(pairs):
         some = index_N[np.linspace(0, len(index_N) - 1, min(len(index_N), duplicates.SAMPLE)).round().astype(int)]
@@ -199,7 +199,7 @@ def _check_classes(frame: pd.DataFrame, description: TargetDescription) -> None:
 
 
 def _check_splits(report: DatasetReport) -> None:
-    counts = report.kept.explode("classes").groupby(["split", "classes"]).size()
+    counts = report.usable.explode("classes").groupby(["split", "classes"]).size()
     for name in report.classes:
         for split in SPLITS:
             if not counts.get((split, name), 0):

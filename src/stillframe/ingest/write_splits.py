@@ -30,10 +30,10 @@ BATCH_BYTES = 1 << 25
 
 
 def channels_of(data: DataConfig, report: DatasetReport) -> int:
-    """1 when every kept image is gray by its mode, else 3; or what `data.channels` says."""
+    """1 when every usable image is gray by its mode, else 3; or what `data.channels` says."""
     if data.channels != "auto":
         return 1 if data.channels == "gray" else 3
-    return int(report.kept["channels"].max())
+    return int(report.usable["channels"].max())
 
 
 @dataclass
@@ -55,7 +55,7 @@ def write(out: Path, data: DataConfig, target: Target, report: DatasetReport, pa
     """Write the three splits (rows sorted by id) and card.json into `out`."""
     channels, config = channels_of(data, report), IngestConfig.of(data, target)
     size, totals = data.image_size, Totals(np.zeros((2, channels)))
-    with ExitStack() as stack, bar("writing splits", len(report.kept)) as advance:
+    with ExitStack() as stack, bar("writing splits", len(report.usable)) as advance:
         writers = {
             name: stack.enter_context(
                 SplitWriter(
@@ -104,11 +104,11 @@ def _prepared(
     advance: Callable[[int], None],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Split and row of every prepared sample, in order of id; adds up `totals` on the way."""
-    kept = report.frame.itertuples(index=False)
+    samples = report.frame.itertuples(index=False)
     columns = ["id", "channels", "sums", "squares"]
     columns += ["image", "start", "end"] if config.clip is not None else ["parts"]
     for part in parts:
-        for record, sample in zip(spool.read_records(part, columns), kept, strict=False):
+        for record, sample in zip(spool.read_records(part, columns), samples, strict=False):
             if sample.reason:
                 continue
             split = str(sample.split)
@@ -157,8 +157,8 @@ def _image_rows(
 
 
 def _card(data: DataConfig, report: DatasetReport, channels: int, totals: Totals, train_rows: int) -> DatasetCard:
-    kept = report.kept
-    table = kept.explode("classes").groupby(["split", "classes"]).size()
+    usable = report.usable
+    table = usable.explode("classes").groupby(["split", "classes"]).size()
     pixels = float(train_rows) * _frames(data, "train") * data.image_size**2
     mean = totals.sums[0] / pixels / 255.0
     deviation = np.sqrt(np.maximum(totals.sums[1] / pixels / 255.0**2 - mean**2, 0.0))
@@ -172,7 +172,7 @@ def _card(data: DataConfig, report: DatasetReport, channels: int, totals: Totals
         mean=[round(float(value), 6) for value in mean],
         std=[round(float(value), 6) for value in deviation],
         slices=data.columns.slices,
-        split_hash=split_hash(zip(kept["id"], kept["split"], strict=True)),
+        split_hash=split_hash(zip(usable["id"], usable["split"], strict=True)),
         frames=_frames(data, "test"),
         clip=frame_sampling.facts(data.clip) if data.clip is not None else None,
         seconds=round(float(np.median(totals.seconds)), 3) if totals.seconds else None,

@@ -41,8 +41,8 @@ def write_page(path: Path, prepared: Prepared) -> None:
     report, findings = prepared.report, prepared.findings
     frame, pairs = report.frame, report.near.head(PAIRS)
     # some samples of each class; of targets without classes, some of all
-    samples = {name: _sample(report.kept, name) for name in report.classes[:CLASSES]} or {
-        "all": _sample(report.kept, None)
+    samples = {name: _sample(report.usable, name) for name in report.classes[:CLASSES]} or {
+        "all": _sample(report.usable, None)
     }
     indices = [index for rows in samples.values() for index in rows]
     images = _images(prepared, [*indices, *pairs["first"], *pairs["second"]])
@@ -68,11 +68,11 @@ def write_page(path: Path, prepared: Prepared) -> None:
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _sample(kept: pd.DataFrame, name: str | None) -> list[int]:
+def _sample(usable: pd.DataFrame, name: str | None) -> list[int]:
     """Indices of some images of a class (None: of all), evenly over their ids."""
     if name is not None:
-        kept = kept[kept["classes"].map(lambda classes: name in classes)]
-    indices = kept.index.to_numpy()
+        usable = usable[usable["classes"].map(lambda classes: name in classes)]
+    indices = usable.index.to_numpy()
     chosen = np.linspace(0, len(indices) - 1, min(SAMPLES, len(indices))).round().astype(int)
     return [int(index) for index in indices[chosen]]
 

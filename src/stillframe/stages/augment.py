@@ -11,7 +11,7 @@ import numpy as np
 
 from stillframe.augmentation import policy
 from stillframe.augmentation.offline import ORIGIN as OFFLINE
-from stillframe.augmentation.offline import make_copies
+from stillframe.augmentation.offline import class_indices, make_copies
 from stillframe.augmentation.online import ORIGIN as ONLINE
 from stillframe.augmentation.online import choose_where
 from stillframe.augmentation.preview import make_preview
@@ -19,6 +19,7 @@ from stillframe.config import AugmentConfig, read_params
 from stillframe.paths import AUGMENTED, PREPARED, WORK, fresh_folder, write_json
 from stillframe.store.frame_sampling import make_frame_sampler
 from stillframe.store.split import Split
+from stillframe.tasks import find_task
 from stillframe.types import DatasetCard
 
 
@@ -32,8 +33,8 @@ def check(augment: AugmentConfig, card: DatasetCard) -> dict[str, str]:
     """
     make_frame_sampler(card, augment.temporal, seed=0)
     shape = (card.height, card.width, card.channels)
-    policy.check_policy(augment.offline, OFFLINE, shape, masked=bool(card.pixels))
-    policy.check_policy(augment.online, ONLINE, shape, masked=bool(card.pixels))
+    policy.check_policy(augment.offline, OFFLINE, shape, maps=bool(card.pixels))
+    policy.check_policy(augment.online, ONLINE, shape, maps=bool(card.pixels))
     if augment.copies and not augment.offline:
         raise ValueError(
             f"augment.copies = {augment.copies} with an empty augment.offline would only repeat the images: "
@@ -47,8 +48,8 @@ def describe(
     augment: AugmentConfig, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int
 ) -> dict[str, Any]:
     """What policy.json says: each transform with the value of each argument, and how many copies were made."""
-    told: dict[str, Any] = {"temporal": asdict(augment.temporal)} if augment.temporal is not None else {}
-    return told | {
+    temporal: dict[str, Any] = {"temporal": asdict(augment.temporal)} if augment.temporal is not None else {}
+    return temporal | {
         "name": augment.name,
         "albumentations": policy.version(),
         "seed": seed,
@@ -63,6 +64,7 @@ def describe(
 
 
 def run(
+    task: str,
     seed: int,
     augment: AugmentConfig,
     *,
@@ -73,6 +75,7 @@ def run(
     """Write data/augmented: the copies as a split (possibly of no rows), policy.json and preview.png.
 
     Args:
+        task: name of the task, which knows how targets are drawn.
         seed: of the run.
         augment: section `augment`.
         train: the train split.
@@ -83,30 +86,33 @@ def run(
         FileNotFoundError: no prepared data.
         ValueError: a policy cannot run (see `check`), or the train split is damaged.
     """
-    known = DatasetCard.read(card)
-    where = check(augment, known)
+    facts = DatasetCard.read(card)
+    where = check(augment, facts)
+    if augment.balance != "none" and not facts.classes:
+        raise ValueError(f"augment.balance = {augment.balance!r}: there are no classes to balance: set it to none")
     fresh_folder(augmented)
     plan = make_copies(train, augment, seed=seed, out=augmented, work=WORK)
-    label_N = Split(train).table["label"].to_numpy(dtype=np.int64)
-    sizes = [np.bincount(labels, minlength=len(known.classes)).tolist() for labels in (label_N, label_N[plan.row_M])]
-    counts = {name: {"train": sizes[0][k], "copies": sizes[1][k]} for k, name in enumerate(known.classes)}
+    class_N, names = class_indices(Split(train)), facts.classes or ["all"]
+    sizes = [np.bincount(indices, minlength=len(names)).tolist() for indices in (class_N, class_N[plan.row_M])]
+    counts = {name: {"train": sizes[0][k], "copies": sizes[1][k]} for k, name in enumerate(names)}
     write_json(augmented / "policy.json", describe(augment, where, counts, seed))
     make_preview(
         augmented / "preview.png",
         train=train,
         augmented=augmented,
         augment=augment,
-        sampler=make_frame_sampler(known, augment.temporal, seed=seed),
-        classes=known.classes,
-        name=known.name,
+        sampler=make_frame_sampler(facts, augment.temporal, seed=seed),
+        classes=facts.classes,
+        name=facts.name,
         seed=seed,
+        draw=find_task(task).target.draw,
     )
-    print(f"{len(plan):,} offline copies of {len(label_N):,} train images (policy {augment.name!r})")
+    print(f"{len(plan):,} offline copies of {len(class_N):,} train images (policy {augment.name!r})")
     print(f"what the policy does to them: {augmented / 'preview.png'}")
 
 
 if __name__ == "__main__":
     try:
-        run(*read_params("seed", "augment"))
+        run(*read_params("task", "seed", "augment"))
     except (ValueError, OSError) as problem:
         sys.exit(f"augment: {problem}")

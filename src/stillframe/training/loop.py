@@ -118,7 +118,7 @@ class Training:
             channels=self.card.channels,
             device_type=self.device,
             seed=plan.seed,
-            masked=bool(self.card.pixels),
+            maps=bool(self.card.pixels),
         )
         sampler = make_frame_sampler(self.card, plan.augment.temporal, seed=plan.seed)
         self.rows = SplitDataset([plan.train, *augmented], self.online, sampler=sampler)

@@ -304,6 +304,7 @@ def test_offline_copies_and_the_sheet_of_clips(prepared, tmp_path):
         classes=card.classes,
         name=card.name,
         seed=0,
+        draw=TARGET.draw,
         sampler=make_frame_sampler(card, None, seed=0),
     )
     from PIL import Image

@@ -43,7 +43,7 @@ def sources(folder):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(garments, "PICTURES", {"train": 4, "val": 3, "test": 3})
+    monkeypatch.setattr(garments, "N_IMAGES", {"train": 4, "val": 3, "test": 3})
     monkeypatch.setattr(garments, "LIGHT", (1.0, 1.0))
     monkeypatch.setattr(garments, "KINDS", {"top": (0, 2, 4, 6, 1), "shoe": (5, 7, 9, 3, 8)})
 
@@ -58,7 +58,7 @@ def test_masks_are_exact_and_splits_share_nothing(tmp_path, few):
     out.mkdir()
     garments.make(given, out)
     seen = {"values": set(), "covered": 0}
-    for split, count in garments.PICTURES.items():
+    for split, count in garments.N_IMAGES.items():
         names = sorted(path.name for path in (out / split / "images").iterdir())
         assert len(names) == count and names == sorted(path.name for path in (out / split / "masks").iterdir())
         for name in names:

@@ -118,14 +118,14 @@ def join(frames: list[bytes], encoding: str) -> bytes:
     return b"".join(frames) if encoding == "raw" else pack(frames)
 
 
-def _coloured(frame: bytes, size: int, found: int, channels: int) -> bytes:
-    return to_channels(np.frombuffer(frame, dtype=np.uint8).reshape(size, size, found), channels).tobytes()
+def _coloured(frame: bytes, size: int, stored: int, channels: int) -> bytes:
+    return to_channels(np.frombuffer(frame, dtype=np.uint8).reshape(size, size, stored), channels).tobytes()
 
 
 def some_frames(image: bytes, encoding: str, size: int, most: int) -> Pixels:
     """Of the frames that the survey keeps at most `most`, evenly, for the audit page: (n, size, size, C)."""
     frames = unpack(image)
-    return np.stack([_decoded(frames[at], encoding, size) for at in strip_frames(len(frames), most)])
+    return np.stack([_decoded(frames[i], encoding, size) for i in strip_frames(len(frames), most)])
 
 
 def _decoded(frame: bytes, encoding: str, size: int) -> Pixels:

@@ -2,11 +2,11 @@
 
 The rule: the header first (container by its content, size, duration), refusing what is too large, too long or without a
 picture before memory is spent; then the end of the file, so that one that was cut short is an error and not a short
-clip. Seconds count from the first frame, whatever the file's own clock says, and the frame at second t is the one
-that is being shown then: the last whose time is not after t. So a variable frame rate needs no special care. Frames are
-turned upright by the file's rotation metadata; gray films give one channel, all others RGB, transparency on white.
+clip. Seconds count from the first frame, whatever the file's own clock says, and the frame at second t is the one that
+is shown then: the last whose time is not after t. So a variable frame rate needs no special care. Frames are turned
+upright by the file's rotation metadata; gray videos give one channel, all others RGB, transparency on white.
 
-A file is sought, not read through: of a film of two hours only the groups of pictures around the wanted frames are
+A file is sought, not read through: of a video of two hours only the groups of images around the wanted frames are
 decoded.
 """
 
@@ -35,16 +35,16 @@ def probe(path: Path, *, min_px: int = 1, max_megapixels: float = 100.0) -> Vide
 
     Args:
         path: of the file.
-        min_px: films with a shorter side are refused.
-        max_megapixels: films with larger frames are refused.
+        min_px: videos with a shorter side are refused.
+        max_megapixels: videos with larger frames are refused.
 
     Raises:
         InvalidImage: "not a video", "no video stream", "no frames", "truncated", "too large", "too small", "absurd
             duration", "damaged", each with its detail.
         OSError: the file cannot be read.
     """
-    with _opened(path, min_px, max_megapixels, threads=1) as film:
-        return film.facts
+    with _opened(path, min_px, max_megapixels, threads=1) as reader:
+        return reader.facts
 
 
 def frames_at(
@@ -55,14 +55,14 @@ def frames_at(
     max_megapixels: float = 100.0,
     change: Callable[[Pixels], Pixels] = np.asarray,
 ) -> Pixels:
-    """The frames that are being shown at some seconds: uint8 (T, H, W, C), upright, C = 1 or 3.
+    """The frames that are shown at some seconds: uint8 (T, H, W, C), upright, C = 1 or 3.
 
     Args:
         path: of the file.
         seconds_T: seconds from the first frame, in any order, repeats allowed; a second before the first frame gives
             the first, one after the end the last.
-        min_px: films with a shorter side are refused.
-        max_megapixels: films with larger frames are refused.
+        min_px: videos with a shorter side are refused.
+        max_megapixels: videos with larger frames are refused.
         change: what is done with each frame, say `decode.resize`, before the next is decoded: memory holds one in
             full size.
 
@@ -82,17 +82,17 @@ def read(
     change: Callable[[Pixels], Pixels] = np.asarray,
 ) -> tuple[VideoInfo, Pixels]:
     """What `probe` says and what `frames_at` gives, with one opening: `choose` gives the seconds by the facts."""
-    with _opened(path, min_px, max_megapixels, threads=1) as film:
-        facts, wanted = film.facts, np.asarray(choose(film.facts), dtype=np.float64)
-        shown: VideoFrame | None = None
+    with _opened(path, min_px, max_megapixels, threads=1) as reader:
+        facts, wanted = reader.facts, np.asarray(choose(reader.facts), dtype=np.float64)
+        last_frame: VideoFrame | None = None
         pixels: Pixels | None = None
-        at: dict[int, Pixels] = {}
-        for place in np.argsort(wanted, kind="stable").tolist():
-            frame = film.at(float(wanted[place]))
-            if frame is not shown or pixels is None:
-                shown, pixels = frame, change(film.pixels(frame))
-            at[place] = pixels
-    return facts, np.stack([at[place] for place in range(len(wanted))])
+        pixels_of: dict[int, Pixels] = {}
+        for i in np.argsort(wanted, kind="stable").tolist():
+            frame = reader.frame_at(float(wanted[i]))
+            if frame is not last_frame or pixels is None:
+                last_frame, pixels = frame, change(reader.pixels(frame))
+            pixels_of[i] = pixels
+    return facts, np.stack([pixels_of[i] for i in range(len(wanted))])
 
 
 def stream(
@@ -105,15 +105,15 @@ def stream(
     max_megapixels: float = 100.0,
     threads: int = 0,
 ) -> Iterator[tuple[float, Pixels]]:
-    """(second, frame) at start, start + 1 / fps, ... before `end` or the film's end; memory does not grow with it.
+    """(second, frame) at start, start + 1 / fps, ... before `end` or the video's end; memory does not grow with it.
 
     Args:
         path: of the file.
         fps: frames a second that are given, not those of the file: repeats or leaves out frames of the file.
         start: s from the first frame.
         end: s from the first frame; excluded.
-        min_px: films with a shorter side are refused.
-        max_megapixels: films with larger frames are refused.
+        min_px: videos with a shorter side are refused.
+        max_megapixels: videos with larger frames are refused.
         threads: of the decoder; 0: as many as it likes.
 
     Yields:
@@ -124,40 +124,40 @@ def stream(
         InvalidImage: as `frames_at`.
         OSError: the file cannot be read.
     """
-    with _opened(path, min_px, max_megapixels, threads) as film:
-        shown: VideoFrame | None = None
+    with _opened(path, min_px, max_megapixels, threads) as reader:
+        last_frame: VideoFrame | None = None
         pixels: Pixels | None = None
-        number, last = 0, min(end, film.facts.seconds)
+        number, last = 0, min(end, reader.facts.seconds)
         while (second := start + number / fps) < last:
-            frame = film.at(second)
-            if frame is not shown or pixels is None:
-                shown, pixels = frame, film.pixels(frame)
+            frame = reader.frame_at(second)
+            if frame is not last_frame or pixels is None:
+                last_frame, pixels = frame, reader.pixels(frame)
             yield second, pixels
             number += 1
 
 
 @contextmanager
 def _opened(path: Path, min_px: int, max_megapixels: float, threads: int) -> Iterator[VideoReader]:
-    """An open film; what FFmpeg says of a bad file becomes `InvalidImage`."""
+    """An open video; an error of FFmpeg about a bad file becomes `InvalidImage`."""
     import av
 
     with path.open("rb") as file:  # what cannot be read at all is an OSError, not a matter of the content
         head = file.read(12)
     if not head:
         raise InvalidImage("empty file: 0 bytes")
-    film = None
+    reader = None
     try:
-        film = VideoReader(path, int(max_megapixels * 1e6), threads)
-        film.judge(min_px, max_megapixels)
-        yield film
+        reader = VideoReader(path, int(max_megapixels * 1e6), threads)
+        reader.judge(min_px, max_megapixels)
+        yield reader
     except av.error.FFmpegError as error:
-        if film is None and head[4:8] == b"ftyp":
+        if reader is None and head[4:8] == b"ftyp":
             raise InvalidImage("truncated: the index (moov) that an MP4 file ends with is missing or damaged") from None
-        if film is None:
+        if reader is None:
             raise InvalidImage(f"not a video: begins with {head!r} ({error.strerror})") from None
         raise InvalidImage(f"damaged: {type(error).__name__}: {error.strerror}") from None
     except MemoryError:
         raise InvalidImage("too large: does not fit into memory") from None
     finally:
-        if film is not None:
-            film.container.close()
+        if reader is not None:
+            reader.container.close()

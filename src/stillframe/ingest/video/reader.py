@@ -79,12 +79,12 @@ class VideoReader:
             f"file:{self.path.absolute()}", options=options, metadata_errors="replace"
         )
         cover = av.stream.Disposition.attached_pic
-        films = [stream for stream in self.container.streams.video if not stream.disposition & cover]
-        if not films:
+        streams = [stream for stream in self.container.streams.video if not stream.disposition & cover]
+        if not streams:
             kinds = sorted({str(stream.type) for stream in self.container.streams})
             self.container.close()
             raise InvalidImage(f"no video stream: the file holds {', '.join(kinds) or 'nothing'}")
-        self.stream: VideoStream = films[0]
+        self.stream: VideoStream = streams[0]
         self.stream.codec_context.thread_count = self.threads
         self.stream.codec_context.options = {"max_pixels": self.limit}
         self.base = float(self.stream.time_base or 0) or 1e-6
@@ -92,7 +92,7 @@ class VideoReader:
         self.now, self.ahead, self.frames = None, None, self._decoded()
 
     def judge(self, min_px: int, max_megapixels: float) -> None:
-        """Fill in `facts`, and stand before the first frame (InvalidImage: a film that is not used)."""
+        """Fill in `facts`, and stand before the first frame (InvalidImage: a video that is not used)."""
         self._judge_size(min_px, max_megapixels)
         frame = next(self.frames, None)
         if frame is None:
@@ -126,15 +126,15 @@ class VideoReader:
                 file.seek(-min(16, self.path.stat().st_size), 2)
                 if not file.read().rstrip(b"\0").endswith(b";"):
                     raise InvalidImage("truncated: a GIF file ends with its trailer, and this one does not")
-        said = self._said()
-        if said > MAX_HOURS * 3600:
-            raise InvalidImage(f"absurd duration: the header says {said / 3600:.3g} hours, more than {MAX_HOURS:g}")
-        ends, ends_any = self._ends(said)
-        if ends_any < said - max(SLACK_S, SLACK * said):
-            raise InvalidImage(f"truncated: the header says {said:.2f} s, the file ends at {ends_any:.2f} s")
+        stated = self._stated_seconds()
+        if stated > MAX_HOURS * 3600:
+            raise InvalidImage(f"absurd duration: the header says {stated / 3600:.3g} hours, more than {MAX_HOURS:g}")
+        ends, ends_any = self._ends(stated)
+        if ends_any < stated - max(SLACK_S, SLACK * stated):
+            raise InvalidImage(f"truncated: the header says {stated:.2f} s, the file ends at {ends_any:.2f} s")
         return ends
 
-    def _said(self) -> float:
+    def _stated_seconds(self) -> float:
         """The duration from the first frame that the header states, s; 0 where it states none."""
         import av
 
@@ -143,9 +143,9 @@ class VideoReader:
         ends = float(self.container.duration or 0) / av.time_base  # on the file's own clock
         return max(0.0, ends - self.start * self.base)
 
-    def _ends(self, said: float) -> tuple[float, float]:
+    def _ends(self, stated: float) -> tuple[float, float]:
         """Where the video stream and where any stream ends, s from the first frame: by packets, nothing is decoded."""
-        self._jump(self.start + max(0.0, said - TAIL_S) / self.base)
+        self._jump(self.start + max(0.0, stated - TAIL_S) / self.base)
         ends, ends_any = 0.0, 0.0
         origin, rate = self.start * self.base, float(self.stream.average_rate or self.stream.guessed_rate or 0)
         units = {stream.index: float(stream.time_base or 0) for stream in self.container.streams}
@@ -159,12 +159,12 @@ class VideoReader:
                 span = span or (1 / rate if rate else 0.0)
                 ends = max(ends, stamp * unit - origin + span)
             ends_any = max(ends_any, stamp * unit - origin + span)
-        if ends == 0.0 and said > TAIL_S:  # sound alone near the end: where the pictures end is found by reading on
+        if ends == 0.0 and stated > TAIL_S:  # sound alone near the end: where the pictures end is found by reading on
             return self._ends(0.0)[0], ends_any
         return ends, ends_any
 
-    def at(self, second: float) -> VideoFrame:
-        """The frame that is shown at a second; the first before the film's begin, the last after its end."""
+    def frame_at(self, second: float) -> VideoFrame:
+        """The frame that is shown at a second; the first before the video's begin, the last after its end."""
         target = self.start + (second + 1e-3) / self.base  # a millisecond: 3 / 30 s is the third frame, not the second
         if self.now is not None and stamp_of(self.now) > max(target, self.start):
             self._seek(target)
@@ -186,8 +186,8 @@ class VideoReader:
         number = index.search_timestamp(int(target)) if len(index) else -1
         if number >= 0 and index[number].timestamp > here:
             return True
-        known = 0 <= number < len(index) - 1
-        return not known and (target - here) * self.base > BLIND_JUMP_S
+        indexed = 0 <= number < len(index) - 1
+        return not indexed and (target - here) * self.base > BLIND_JUMP_S
 
     def _seek(self, target: float) -> None:
         """Stand before a key frame that is shown at `target` or earlier."""
@@ -240,7 +240,7 @@ class VideoReader:
             yield frame
 
     def pixels(self, frame: VideoFrame) -> Pixels:
-        """A frame as uint8 (H, W, C), upright, in the film's size even where the stream changes its own."""
+        """A frame as uint8 (H, W, C), upright, in the video's size even where the stream changes its own."""
         width, height = self.facts.width, self.facts.height
         if self.turn % 2:
             width, height = height, width

@@ -70,12 +70,12 @@ class ClipReader:
         about = self.judge(path)
         until = min(math.inf if end is None else end, about.seconds)
         at_VT = seconds(self.frames, self.fps, self.views, start, until)
-        once_N, place = np.unique(at_VT, return_inverse=True)
+        once_N, inverse = np.unique(at_VT, return_inverse=True)
         limits = (self.min_px, self.max_megapixels)
         try:
             frame_N = decode.frames_at(path, once_N, min_px=limits[0], max_megapixels=limits[1], change=change)
         except OSError as error:
             raise InvalidImage(f"unreadable: {error.strerror or error}") from None
         mode = "L" if about.channels == 1 else "RGB"
-        image = frame_N[place.reshape(at_VT.shape)]
+        image = frame_N[inverse.reshape(at_VT.shape)]
         return DecodedImage(image, mode, container_of(about), about.width, about.height, about.frames)

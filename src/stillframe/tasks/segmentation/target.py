@@ -123,7 +123,7 @@ def select(rows: list[SourceRow], data: DataConfig) -> tuple[list[SourceRow], di
 
 
 def survey(row: SourceRow, folder: Path, config: IngestConfig, decoded: DecodedImage, content: bytes) -> SurveyedTarget:
-    """Read the mask of a row; its regions are kept with the mask's own labels, for classes are not known yet."""
+    """Read the mask of a row; its regions are stored with the mask's own labels, for classes are not known yet."""
     mask = read_mask(folder, row.target, content, decoded, config.max_megapixels)
 
     def part(region: Region) -> dict[str, Any]:
@@ -171,9 +171,9 @@ def store(row: Any, part: dict[str, Any], classes: list[str], config: IngestConf
     return StoredTarget({"label": label, "mask": encode_map(mask_HW, config.encoding)}, px_K)
 
 
-def strata(kept: pd.DataFrame, least: int) -> pd.Series[Any]:
+def strata(usable: pd.DataFrame, least: int) -> pd.Series[Any]:
     """The class that an image shows most of; a class needs no image that it fills."""
-    return merge_rare(kept["text"], kept["group"], least)
+    return merge_rare(usable["text"], usable["group"], least)
 
 
 def card(classes: list[str], counts: Counts) -> dict[str, Any]:
@@ -182,9 +182,9 @@ def card(classes: list[str], counts: Counts) -> dict[str, Any]:
     return {"pixels": {split: dict(zip(classes, counts.get(split, none).tolist(), strict=True)) for split in SPLITS}}
 
 
-def audit(kept: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
+def audit(usable: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
     """Pixels of each class in the masks before resizing, by split."""
-    by_split = {split: kept.loc[kept["split"] == split, "px"] for split in SPLITS}
+    by_split = {split: usable.loc[usable["split"] == split, "px"] for split in SPLITS}
     return {
         "pixels": {
             split: {name: int(sum(int(px_K[i]) for px_K in rows)) for i, name in enumerate(classes)}

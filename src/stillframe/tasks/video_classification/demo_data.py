@@ -1,7 +1,7 @@
 """Real video files whose label is a motion: garments of Fashion-MNIST going round in circles over dimmed photographs.
 
 One frame says nothing of the label, and neither do all of them without their order. Each half of a clip is a whole
-number of turns from a random angle, so that in every class the thing is anywhere on its circle equally often:
+number of turns from a random angle, so that in every class the garment is anywhere on its circle equally often:
 
     clockwise         one turn, one turn
     counterclockwise  the same the other way round
@@ -39,12 +39,12 @@ EITHER_WAY = ("turns_back", "speeds_up", "slows_down")
 CLIPS = {"train": 400, "val": 60, "test": 120}  # of each class
 WHERE = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}  # part of the photographs' width
 SIDE, GARMENT, FRAMES, FPS = 64, 28, 32, 16  # px, px, frames, frames a second
-LIGHT = 0.4  # of the photographs, so that the thing is what stands out
+LIGHT = 0.4  # of the photographs, so that the garment is what stands out
 WOBBLE = 0.02  # of a turn, either way, drawn for each frame
 
 
-def made(folders: dict[str, Path], out: Path) -> None:
-    """As a maker of `data/made/making.py`: from the folder "garments" with the idx files."""
+def make_from_sources(folders: dict[str, Path], out: Path) -> None:
+    """Make the data set from the folder "garments" of the sources, which holds the idx files."""
     make(folders["garments"], out)
 
 
@@ -98,7 +98,7 @@ def _ground(photographs: Sequence[Pixels], where: tuple[float, float], draw: np.
 
 
 def angles(name: str, draw: np.random.Generator) -> NDArray[np.float64]:
-    """The angle of the thing in each frame, in turns, clockwise on the screen: (FRAMES,)."""
+    """The angle of the garment in each frame, in turns, clockwise on the screen: (FRAMES,)."""
     way = 1 if name not in EITHER_WAY else int(draw.choice([-1, 1]))
     step_T = np.repeat(np.array(TURNS[name], dtype=np.float64) * way, FRAMES // 2) / (FRAMES // 2)
     return draw.random() + np.cumsum(step_T) + draw.uniform(-WOBBLE, WOBBLE, FRAMES)
@@ -111,7 +111,7 @@ def clip(name: str, garment: Pixels, ground: Pixels, draw: np.random.Generator) 
         name: of the class, in `TURNS`.
         garment: uint8 (28, 28, 1), black around.
         ground: uint8 (SIDE, SIDE, 3).
-        draw: decides the circle, the colour and where the thing begins.
+        draw: decides the circle, the colour and where the garment begins.
     """
     room = SIDE - GARMENT
     radius = draw.uniform(0.3, 0.5) * room
@@ -121,11 +121,11 @@ def clip(name: str, garment: Pixels, ground: Pixels, draw: np.random.Generator) 
     top_T = np.round(centre[1] + radius * np.sin(turn_T)).astype(int).clip(0, room)
     shade = garment.astype(np.float64) / 255.0
     cover = np.minimum(1.0, shade * 4.0)
-    thing = shade * draw.uniform(128.0, 255.0, 3)
+    coloured = shade * draw.uniform(128.0, 255.0, 3)
     frames = np.repeat(ground[None], FRAMES, axis=0)
     for frame, top, left in zip(frames, top_T, left_T, strict=True):
         under = frame[top : top + GARMENT, left : left + GARMENT]
-        under[:] = np.round(under * (1.0 - cover) + thing * cover).astype(np.uint8)
+        under[:] = np.round(under * (1.0 - cover) + coloured * cover).astype(np.uint8)
     return frames
 
 
@@ -136,7 +136,7 @@ def write(path: Path, frames: Pixels) -> None:
 
     colours = VideoReformatter()
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        # mbtree of x264 reads memory that it never wrote where pictures are this small: other bytes at each run
+        # mbtree of x264 reads memory that it never wrote where images are this small: other bytes at each run
         options = {"crf": "23", "preset": "veryfast", "x264-params": "mbtree=0:bframes=0"}
         stream = file.add_stream("libx264", rate=FPS, options=options)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
@@ -148,4 +148,4 @@ def write(path: Path, frames: Pixels) -> None:
         file.mux(stream.encode())
 
 
-DEMO_DATA = {"motion": DemoData({"garments": FASHION_MNIST}, made)}
+DEMO_DATA = {"motion": DemoData({"garments": FASHION_MNIST}, make_from_sources)}
