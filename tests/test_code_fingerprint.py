@@ -18,6 +18,7 @@ from stillframe import code_fingerprint
 from stillframe.tasks import TASKS
 
 BLOCKS: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+IMPORTS_A_TASK = {"export"}  # by name, whatever is selected: to be empty
 NOT_PARAMS = {"compose": {"conf", "params.yaml"}}  # its edges are the configuration itself
 
 
@@ -67,12 +68,28 @@ def test_every_other_file_of_the_package_belongs_to_a_stage() -> None:
 def test_a_stage_depends_on_the_code_of_its_own_task_only(task: str) -> None:
     """What a task imports of another one (clips of classification) counts as its own."""
     files = code_fingerprint.digests(ROOT / "src/stillframe", task=TASKS[task])
-    folders = {path.split("/")[2] for stage in files.values() for path in stage if path.startswith("stillframe/tasks/")}
+    stages = [paths for name, paths in files.items() if name not in IMPORTS_A_TASK]
+    folders = {path.split("/")[2] for paths in stages for path in paths if path.startswith("stillframe/tasks/")}
     shared = {path.name for path in (ROOT / "src/stillframe/tasks").glob("*.py")}
     of_others = {"video_classification": {"classification"}}.get(task, set())
     assert folders - shared == {task} | of_others
     assert f"stillframe/tasks/{task}/learning.py" in files["train"]
-    assert not [path for path in files["fetch"] if "/tasks/" in path]
+    for stage in ("validate", "evaluate"):
+        assert f"stillframe/tasks/{task}/evaluation.py" in files[stage]
+    assert f"stillframe/tasks/{task}/learning.py" not in files["fetch"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["task.learning", "self.task.learning", "find_task(name).learning", "chosen = find_task(name)\nchosen.learning"]
+    + [
+        "def run(chosen: Task): chosen.learning",
+        "class Run:\n chosen: Task\n def go(self): self.chosen.learning",
+    ],
+)
+def test_a_part_of_a_task_is_seen_under_any_name(tmp_path: Path, source: str) -> None:
+    (tmp_path / "module.py").write_text(source, encoding="utf-8")
+    assert "learning" in code_fingerprint.attributes_of_task(tmp_path / "module.py")
 
 
 def test_every_list_of_code_is_the_same_closure() -> None:

@@ -85,14 +85,22 @@ def does_nothing(init: Path) -> bool:
 
 
 def attributes_of_task(path: Path) -> set[str]:
-    """The attributes that a module reads of a variable or attribute `task`, or of what `find_task` returns."""
-    attributes = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute):
-            owner = ast.unparse(node.value)
-            if owner.rpartition(".")[2] == "task" or owner.startswith("find_task("):
-                attributes.add(node.attr)
-    return attributes
+    """The attributes that a module reads of a task.
+
+    A task is what is named `task` (a variable, parameter or attribute), what is annotated `Task`, and what `find_task`
+    returns, under whatever name.
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    owners = {"task"}
+    for node in nodes:
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("find_task("):
+            owners |= {ast.unparse(name).rpartition(".")[2] for name in node.targets}
+        elif isinstance(node, ast.arg) and node.annotation and ast.unparse(node.annotation) == "Task":
+            owners.add(node.arg)
+        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Task":
+            owners.add(ast.unparse(node.target).rpartition(".")[2])
+    reads = [(ast.unparse(node.value), node.attr) for node in nodes if isinstance(node, ast.Attribute)]
+    return {name for owner, name in reads if owner.rpartition(".")[2] in owners or owner.startswith("find_task(")}
 
 
 def other_files(package: Path) -> list[Path]:

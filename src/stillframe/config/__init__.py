@@ -1,13 +1,5 @@
-"""The parameters, as frozen dataclasses without default values, one file for each part of the way."""
+"""The sections of params.yaml, as frozen dataclasses without default values."""
 
-from stillframe.config.answers import (
-    EvaluateConfig,
-    ExportConfig,
-    ParityBound,
-    PruneConfig,
-    TrackingConfig,
-    ValidateConfig,
-)
 from stillframe.config.data import (
     AugmentConfig,
     ClipConfig,
@@ -17,6 +9,8 @@ from stillframe.config.data import (
     MasksConfig,
     TemporalConfig,
 )
+from stillframe.config.evaluation import EvaluateConfig, ValidateConfig
+from stillframe.config.export import ExportConfig, ParityBound, PruneConfig
 from stillframe.config.reading import (
     TYPES,
     build,
@@ -28,6 +22,7 @@ from stillframe.config.reading import (
     nearest,
     read_params,
 )
+from stillframe.config.tracking import TrackingConfig
 from stillframe.config.training import (
     DistillConfig,
     EarlyStoppingConfig,

@@ -16,8 +16,10 @@ from typing import Annotated, Any, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from stillframe.config.answers import EvaluateConfig, ExportConfig, TrackingConfig, ValidateConfig
 from stillframe.config.data import AugmentConfig, DataConfig
+from stillframe.config.evaluation import EvaluateConfig, ValidateConfig
+from stillframe.config.export import ExportConfig
+from stillframe.config.tracking import TrackingConfig
 from stillframe.config.training import ModelConfig, OptimConfig, TrainerConfig
 from stillframe.config.values import STRICT, AtLeast0
 from stillframe.paths import PARAMS

@@ -57,7 +57,10 @@ class Branch:
 
     def holds(self, texts: dict[str, str]) -> bool:
         """Whether it does, for what was chosen so far."""
-        return all(key in texts and any(same(texts[key], one) for one in wanted) for key, wanted in self.when.items())
+        return all(
+            key in texts and any(same(texts[key], condition) for condition in wanted)
+            for key, wanted in self.when.items()
+        )
 
 
 def same(one: str, other: str) -> bool:
@@ -82,7 +85,7 @@ class SearchSpace:
 
     @cached_property
     def _texts(self) -> dict[str, str]:
-        return {word.key_or_group: _text(word) for word in map(parse, self.fixed)}
+        return {override.key_or_group: _text(override) for override in map(parse, self.fixed)}
 
     def walk(self, choose: Choose) -> list[str]:
         """One trial's overrides; `choose` is asked for each parameter that there is in it."""
@@ -142,33 +145,35 @@ def points(name: str, distribution: BaseDistribution) -> list[Any]:
     if distribution.step is None or distribution.log:
         raise ValueError(f"{name}: a grid needs values: choice(...) or range(...), not interval or tag(log, ...)")
     count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + at * distribution.step for at in range(count)]
+    return [distribution.low + index * distribution.step for index in range(count)]
 
 
-def build(words: list[str], params: dict[str, Any], when: list[dict[str, Any]]) -> SearchSpace:
+def build(overrides: list[str], params: dict[str, Any], when: list[dict[str, Any]]) -> SearchSpace:
     """The space of a command line, `hydra.sweeper.params` and `hydra.sweeper.when`.
 
     Raises:
         ValueError: names the parameter, what is wrong with it, and the nearest right name.
     """
-    given = [parse(word) for word in words]
-    keys = {word.key_or_group for word in given}
-    given += [word for key, value in params.items() if (word := parse(f"{key}={value}")).key_or_group not in keys]
-    fixed = [word.input_line or "" for word in given if not word.is_sweep_override()]
-    searched = [word for word in given if word.is_sweep_override()]
+    # What the command line sets goes before hydra.sweeper.params.
+    parsed = [parse(override) for override in overrides]
+    keys = {override.key_or_group for override in parsed}
+    of_params = [parse(f"{key}={value}") for key, value in params.items()]
+    parsed += [override for override in of_params if override.key_or_group not in keys]
+    fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    searched = [override for override in parsed if override.is_sweep_override()]
     conditional = [(_condition(entry), _words(entry)) for entry in when]
     counts: dict[str, int] = {}
-    for word in [*searched, *(word for _, inner in conditional for word in inner)]:
-        counts[word.key_or_group] = counts.get(word.key_or_group, 0) + 1
-    late = {word.key_or_group for _, inner in conditional for word in inner}
-    first = Branch({}, [_parameter(word) for word in searched if word.key_or_group not in late])
-    last = Branch({}, [_parameter(word) for word in searched if word.key_or_group in late])
+    for override in [*searched, *(override for _, inner in conditional for override in inner)]:
+        counts[override.key_or_group] = counts.get(override.key_or_group, 0) + 1
+    late = {override.key_or_group for _, inner in conditional for override in inner}
+    first = Branch({}, [_parameter(override) for override in searched if override.key_or_group not in late])
+    last = Branch({}, [_parameter(override) for override in searched if override.key_or_group in late])
     branches = [first]
     for condition, inner in conditional:
         listed = " ".join(f"{key}={','.join(wanted)}" for key, wanted in condition.items())
         names = {key: key for key in counts}
         names |= {key: f"{key} if {listed}" for key, count in counts.items() if count > 1}
-        branches.append(Branch(condition, [_parameter(word, names[word.key_or_group]) for word in inner]))
+        branches.append(Branch(condition, [_parameter(override, names[override.key_or_group]) for override in inner]))
     space = SearchSpace(fixed, [*branches, last] if last.parameters else branches)
     _check_conditions(space)
     if not space.parameters:

@@ -62,21 +62,21 @@ def stoppable(sweep: Sweep) -> Iterator[StopState]:
         KeyboardInterrupt: in the main thread, once the trials have ended.
     """
     since, stop = time.time(), StopState()
-    signals = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    signals = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
 
     def note(signum: int, frame: FrameType | None) -> None:
         stop.signum = signum
-        for one in signals:
-            signal.signal(one, signal.default_int_handler)
+        for each in signals:
+            signal.signal(each, signal.default_int_handler)
         end_trials(sweep, since)
         raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, note) for one in signals}
+    before = {each: signal.signal(each, note) for each in signals}
     try:
         yield stop
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         settle(sweep, since)
 
 

@@ -97,18 +97,18 @@ def _metrics(old: dict[str, float], new: dict[str, float], within: float) -> lis
         return abs(first - second) <= within or (math.isnan(first) and math.isnan(second))
 
     names = sorted(_kept(old).keys() | _kept(new).keys())
-    shown = [(name, *(repr(side[name]) if name in side else ABSENT for side in (old, new))) for name in names]
-    return [ValueDifference("metric", name, first, second) for name, first, second in shown if not same(name)]
+    values = [(name, *(repr(side[name]) if name in side else ABSENT for side in (old, new))) for name in names]
+    return [ValueDifference("metric", name, first, second) for name, first, second in values if not same(name)]
 
 
 def _listed(folder: Path) -> dict[str, str]:
     """Path -> digest of each file; of a JSON file without the times in it, of an exported one without its run."""
-    found = {}
+    differing = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith("lineage/"):
-            found[name] = _digest(path)
-    return found
+            differing[name] = _digest(path)
+    return differing
 
 
 def _digest(path: Path) -> str:
@@ -175,11 +175,11 @@ def _hashes(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[ValueDiffere
 
 def _tags(old: dict[str, str], new: dict[str, str]) -> list[ValueDifference]:
     """Package versions and machine, as both runs recorded them; what one of them did not record is no difference."""
-    found = []
+    differing = []
     for kind, prefix in (("package", "version."), ("machine", "machine.")):
         shared = [name for name in old if name.startswith(prefix) and name in new]
-        found += _pairs(kind, *({name.removeprefix(prefix): tags[name] for name in shared} for tags in (old, new)))
-    return found
+        differing += _pairs(kind, *({name.removeprefix(prefix): tags[name] for name in shared} for tags in (old, new)))
+    return differing
 
 
 def _pins(folder: Path) -> list[ValueDifference]:
@@ -187,12 +187,12 @@ def _pins(folder: Path) -> list[ValueDifference]:
     path = folder / "lineage/requirements.lock"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     pins = dict(line.split(" ;")[0].strip().split("==", 1) for line in lines if "==" in line and line[:1] != "#")
-    found = []
+    differing = []
     for name, version in sorted(pins.items()):
         try:
             here = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
         if here.split("+")[0] != version.split("+")[0]:  # 2.15.0+cpu is 2.15.0, built for other devices
-            found.append(ValueDifference("pin", name, version, here))
-    return found
+            differing.append(ValueDifference("pin", name, version, here))
+    return differing

@@ -1,4 +1,4 @@
-"""Sections about a trained net: what is tuned, how it is scored, exported and recorded."""
+"""Section `export`: the exported file, the smaller ones beside it, and how they are measured."""
 
 from __future__ import annotations
 
@@ -8,31 +8,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stillframe.config.values import STRICT, AtLeast0, Fraction, Positive
-
-
-@dataclass(frozen=True, config=STRICT)
-class ValidateConfig:
-    """Section `validate`: what is tuned on the validation split and frozen, and the bar a model must pass."""
-
-    batch_size: Annotated[int, Field(ge=1)]
-    tta: Literal["data", "none"]  # test-time augmentation: logits averaged over the views of data.symmetry
-    calibrate: bool  # temperature scaling
-    threshold: Literal[
-        "auto", "f1", "argmax"
-    ]  # f1 tunes a binary decision by macro F1; auto: where there are two classes
-    bins: Annotated[int, Field(ge=2)]  # of the reliability curve and the ECE
-    require: dict[str, float]  # metric -> the lowest value that passes; the highest where lower is better
-
-
-@dataclass(frozen=True, config=STRICT)
-class EvaluateConfig:
-    """Section `evaluate`: how the test split is reported."""
-
-    batch_size: Annotated[int, Field(ge=1)]
-    bootstrap: Annotated[int, AtLeast0]  # resamples for the 95 % intervals
-    slices: list[str]  # "size", "mode"; the columns in data.columns.slices are always reported
-    gallery: Annotated[int, AtLeast0]  # images in the error gallery
-    explain: Annotated[int, AtLeast0]  # Grad-CAM pictures of errors, and as many of right answers
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -67,13 +42,3 @@ class ExportConfig:
     calibrate: Annotated[int, Field(ge=1)]  # validation images that the ranges of int8 are seen on
     sparse: PruneConfig
     slim: PruneConfig
-
-
-@dataclass(frozen=True, config=STRICT)
-class TrackingConfig:
-    """Section `tracking`: the MLflow record; `MLFLOW_TRACKING_URI` goes before `uri`."""
-
-    experiment: str
-    uri: str | None  # null: sqlite in the repository
-    timeout_s: Annotated[float, Positive]  # of one request
-    flush_s: Annotated[float, Positive]  # how long the end of a stage waits for metrics that are still to be sent
