@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from stillframe.export.onnx_graph import net_graph, save, whole
-from stillframe.inference.model_metadata import ModelMetadata
+from stillframe.export.onnx_graph import net_graph, save, with_preprocessing
+from stillframe.inference.predictor import Predictor, predict_images
+from stillframe.model_metadata import ModelMetadata
 from stillframe.models import weights
 from stillframe.models.build import Network, NetworkSpec, rebuild
 from stillframe.paths import write_json
@@ -33,7 +36,7 @@ def write_file(path: Path, seed: int = 0, **facts: Any) -> Path:
     """The exported file of a net."""
     path.parent.mkdir(parents=True, exist_ok=True)
     said = replace(FACTS, **facts)
-    save(whole(net_graph(make_net(seed), said), said), path)
+    save(with_preprocessing(net_graph(make_net(seed), said), said), path)
     return path
 
 
@@ -43,3 +46,19 @@ def write_trained(folder: Path, seed: int = 0) -> Path:
     weights.save(net, folder / "model.safetensors")
     write_json(folder / "model.json", {"task": "classification", **asdict(net.spec)})
     return folder
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Probabilities and class indices of several images."""
+
+    probability_NK: np.ndarray
+    decision_N: np.ndarray
+
+
+def predicted(model: Predictor, images: Sequence[Any]) -> Predicted:
+    """The predictions of a classifier for images of any sizes."""
+    predictions = predict_images(model, images)
+    probabilities = [prediction.probability_K for prediction in predictions]
+    indices = np.array([prediction.index for prediction in predictions], dtype=np.int64)
+    return Predicted(np.array(probabilities).reshape(-1, len(model.metadata.classes)), indices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import av
 import numpy as np
 import onnx.parser
 
-from stillframe.export.onnx_graph import save, whole
-from stillframe.inference.model_metadata import ModelMetadata
-from stillframe.inference.onnx_model import ModelOutputs, shown, together, unfold
+from stillframe.export.onnx_graph import save, with_preprocessing
+from stillframe.inference.predictor import preprocess
+from stillframe.model_metadata import ModelMetadata
 
 FACTS = ModelMetadata(
     task="classification",
@@ -75,20 +75,19 @@ def write_file(path: Path, facts: ModelMetadata = FACTS) -> Path:
     """An exported file that answers as `Brightness`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     net = onnx.parser.parse_model(NET.format(frames=facts.frames, size=facts.size))
-    save(whole(net, facts), path)
+    save(with_preprocessing(net, facts), path)
     return path
 
 
 class Brightness:
-    """Answers as an exported file does: P(bright) is the mean level of the clip, of 255."""
+    """Predicts as an exported file does: P(bright) is the mean level of the clip, of 255."""
 
-    def __init__(self, facts: ModelMetadata = FACTS) -> None:
-        self.facts = facts
+    def __init__(self, metadata: ModelMetadata = FACTS) -> None:
+        self.metadata = metadata
         self.largest = 0  # clips of one call
 
-    def __call__(self, images: Sequence[np.ndarray]) -> ModelOutputs:
-        parts, of_N = unfold(images, self.facts.frames)
-        self.largest = max(self.largest, len(parts))
-        bright_N = np.array([shown(part, self.facts).mean() / 255 for part in parts])
+    def run(self, image_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+        self.largest = max(self.largest, len(image_NHWC))
+        bright_N = np.array([preprocess(image, self.metadata).mean() / 255 for image in image_NHWC])
         probability_NK = np.stack([1 - bright_N, bright_N], axis=1).astype(np.float32)
-        return together(ModelOutputs(probability_NK, probability_NK.argmax(1)), of_N, self.facts.threshold)
+        return {"probabilities": probability_NK, "decisions": probability_NK.argmax(1)}

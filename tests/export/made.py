@@ -11,12 +11,11 @@ import torch
 from stillframe.config import DataConfig, ExportConfig, ParityBound, PruneConfig, TrainerConfig, build
 from stillframe.config.hydra_compose import compose
 from stillframe.export.exporter import Exporter, ExportPaths
-from stillframe.export.mask_exporter import shipment_of
 from stillframe.export.variants import ExportContext
-from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.split_predictor import SplitPredictor
-from stillframe.inference.trained_model import facts_of
+from stillframe.inference.trained_model import read_metadata
 from stillframe.ingest.prepare import prepare
+from stillframe.model_metadata import ModelMetadata
 from stillframe.models import weights
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
@@ -55,7 +54,7 @@ class Stages:
     """What the stages before export leave in a folder.
 
     Attributes:
-        facts: of the model.
+        metadata: of the model.
     """
 
     task = "classification"
@@ -81,7 +80,7 @@ class Stages:
         write_json(self.validated / "choices.json", choices)
         self.evaluated.mkdir(parents=True)
         self.evaluate(card, choices)
-        self.facts: ModelMetadata = facts_of(self.trained, self.validated, self.prepared / "card.json", data)
+        self.metadata: ModelMetadata = read_metadata(self.trained, self.validated, self.prepared / "card.json", data)
 
     def spec(self, card: DatasetCard) -> NetworkSpec:
         """A net that is quick to make; the small deviation makes an untrained one decide by the picture."""
@@ -105,4 +104,4 @@ def shipment(stages: Stages, section: ExportConfig = SECTION) -> Exporter:
     lesson = FinetuneSpec(stages.task, 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
     stages.exported.mkdir(parents=True, exist_ok=True)
     places = ExportPaths(stages.source, prepared / "test", stages.evaluated, stages.exported)
-    return shipment_of(ExportContext(stages.facts, section, stages.trained, lesson, seed=0), stages.data, places)
+    return Exporter(ExportContext(stages.metadata, section, stages.trained, lesson, seed=0), stages.data, places)

@@ -11,6 +11,7 @@ import pytest
 from made import SECTION, Stages, shipment
 
 from clips import film
+from exported import predicted
 from stillframe.config import DataConfig, build
 from stillframe.inference.load_model import open_model
 from stillframe.inference.onnx_model import OnnxModel
@@ -55,7 +56,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     data: DataConfig = build("data", {**DATA, **changes, "workers": 1})
     made = ClipStages(folder, folder / "source", data, tta="mirror")
     section = replace(SECTION, variants=["fp32", "fp16", "int8"], choose="smallest_within", within={"accuracy": 1.0})
-    shipment(made, section).ship()
+    shipment(made, section).export()
     return made
 
 
@@ -69,7 +70,7 @@ def test_the_file_answers_the_raw_videos_as_the_model_answered_their_frames(stag
     right = float((said["label"] == said["predicted"]).mean())
     assert rows["fp32"]["metrics"]["accuracy"] == table["model"]["metrics"]["accuracy"] == pytest.approx(right)
     assert rows["fp32"]["latency_ms_p50"] > 0 and rows["int8"]["validation"]["accuracy"] >= 0
-    facts = OnnxModel(stages.exported / "fp32.onnx", threads=1).facts
+    facts = OnnxModel(stages.exported / "fp32.onnx", threads=1).metadata
     assert (facts.frames, facts.fps, facts.sampling, facts.views, facts.seconds) == (4, 8.0, "uniform", 2, 0.5)
 
 
@@ -86,7 +87,7 @@ def test_predict_answers_a_video_as_evaluate_did(stages: Stages, tmp_path: Path)
 def test_the_net_itself_answers_the_same_and_is_explained(stages: Stages, tmp_path: Path) -> None:
     """All views, raw frames of any size, without a file."""
     said = pd.read_parquet(stages.evaluated / "predictions.parquet")
-    views = [shipment(stages).originals(name).image for name in said["id"]]
-    answers = TrainedModel(stages.trained, stages.facts, threads=1)(views)
+    views = [shipment(stages).images(name).image for name in said["id"]]
+    answers = predicted(TrainedModel(stages.trained, stages.metadata, threads=1), views)
     np.testing.assert_allclose(answers.probability_NK, np.stack(said["probabilities"].to_list()), atol=1e-5)
-    assert open_model(str(stages.exported / "fp32.onnx"), threads=1).facts.views == 2
+    assert open_model(str(stages.exported / "fp32.onnx"), threads=1).metadata.views == 2

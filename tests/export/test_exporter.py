@@ -13,12 +13,21 @@ import pandas as pd
 import pytest
 from made import SECTION, Stages, shipment
 
+from exported import predicted
 from stillframe.config import DataConfig, ParityBound
 from stillframe.export import exporter
-from stillframe.export.format_table import table_of
+from stillframe.export.format_table import format_table
+from stillframe.export.source_samples import source_samples
 from stillframe.inference.onnx_model import OnnxModel
+from stillframe.inference.predictor import predict_images
+from stillframe.inference.trained_model import TrainedModel
 from stillframe.paths import read_json
+<<<<<<< HEAD
 from stillframe.tasks import find_task
+=======
+from stillframe.store.split import Split
+from stillframe.tasks.classification import TASK
+>>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
 
 
 def test_the_file_answers_the_raw_files_as_the_model_answered_the_prepared_ones(shipped: Stages) -> None:
@@ -34,7 +43,11 @@ def test_the_file_answers_the_raw_files_as_the_model_answered_the_prepared_ones(
     assert row["bytes"] == (shipped.exported / "model.onnx").stat().st_size
     assert 0 < row["latency_ms_p50"] <= row["latency_ms_p99"] and row["images_per_s"] > 0
     assert sorted(path.name for path in shipped.exported.iterdir()) == ["export.json", "model.onnx"]
+<<<<<<< HEAD
     assert "0 of 8" in table_of(table, find_task("classification"))
+=======
+    assert "0 of 8" in format_table(table, TASK)
+>>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
 
 
 def test_the_file_is_one_valid_model_that_names_its_origin(shipped: Stages) -> None:
@@ -43,8 +56,8 @@ def test_the_file_is_one_valid_model_that_names_its_origin(shipped: Stages) -> N
     assert {opset.domain: opset.version for opset in model.opset_import} == {"": 18}
     assert all(not tensor.external_data for tensor in model.graph.initializer)
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node), "paths of this machine"
-    facts = OnnxModel(shipped.exported / "model.onnx", threads=1).facts
-    assert facts == replace(shipped.facts, variant="fp32")
+    facts = OnnxModel(shipped.exported / "model.onnx", threads=1).metadata
+    assert facts == replace(shipped.metadata, variant="fp32")
     assert facts.classes == ["cat", "dog ü"] and facts.threshold == 0.4 and facts.temperature == 1.3
     assert (facts.run_id, facts.git_commit, len(facts.data_hash)) == ("r1", "c1", 64)
 
@@ -54,37 +67,42 @@ def test_images_of_any_size_and_number_at_once_answer_as_one_by_one(shipped: Sta
     random = np.random.default_rng(0)
     shapes = [(30, 20, 3), (7, 90, 1), (30, 20, 3), (64, 64, 3), (16, 16, 1), (7, 90, 1)]
     images = [random.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
-    together = file(images)
+    together = predicted(file, images)
     for at, image in enumerate(images):
-        alone = file([image])
+        alone = predicted(file, [image])
         np.testing.assert_allclose(alone.probability_NK[0], together.probability_NK[at], atol=1e-6)
         assert together.decision_N[at] == int(together.probability_NK[at, 1] >= 0.4)
     np.testing.assert_allclose(together.probability_NK.sum(1), 1, atol=1e-5)
-    assert file([]).probability_NK.shape == (0, 2)
+    assert predicted(file, []).probability_NK.shape == (0, 2)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), "x"])
 def test_what_is_no_image_is_refused(shipped: Stages, wrong: object) -> None:
     with pytest.raises(ValueError, match="an image"):
-        OnnxModel(shipped.exported / "model.onnx", threads=1)([wrong])
+        predict_images(OnnxModel(shipped.exported / "model.onnx", threads=1), [wrong])
 
 
 def test_a_file_that_answers_otherwise_fails_the_stage_with_the_numbers(
     shipped: Stages, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """The predictions of another threshold: as if the choices had not been carried into the file."""
-    said = pd.read_parquet(shipped.evaluated / "predictions.parquet")
-    said["predicted"] = 1 - said["predicted"]
-    said.to_parquet(tmp_path / "predictions.parquet")
+    """The model decides otherwise: as if the choices had not been carried into the file."""
+
+    class Otherwise(TrainedModel):
+        def run(self, image_NHWC: Any) -> dict[str, Any]:
+            arrays = super().run(image_NHWC)
+            return {**arrays, "decisions": 1 - arrays["decisions"]}
+
     other = shipment(shipped)
-    other.out = other.evaluated = tmp_path
-    monkeypatch.setattr(exporter, "make", lambda *_: [_copy(shipped.exported / "model.onnx", tmp_path / "fp32.onnx")])
+    other.out = tmp_path
+    monkeypatch.setattr(exporter, "TrainedModel", Otherwise)
+    copied = lambda *_: [_copy(shipped.exported / "model.onnx", tmp_path / "fp32.onnx")]  # noqa: E731
+    monkeypatch.setattr(exporter, "make_variants", copied)
     with pytest.raises(ValueError, match=r"8 of 8 decisions differ.*export\.bound.*accuracy of the file"):
-        other.ship()
+        other.export()
     assert read_json(tmp_path / "export.json")["variants"][0]["changed_decisions"] == 8
     other.section = replace(SECTION, bound=ParityBound(probability=0.0, decisions=1.0))
     with pytest.raises(ValueError, match="largest probability difference"):
-        other.ship()
+        other.export()
 
 
 def _copy(source: Path, to: Path) -> Path:
@@ -101,7 +119,7 @@ def test_idx_rows_and_jpeg_stored_images_are_held_against_their_source(
     }
     for name, (source, section) in made.items():
         stages = Stages(tmp_path / name, source, section)
-        table = shipment(stages).ship()
+        table = shipment(stages).export()
         assert table["variants"][0]["changed_decisions"] == 0
         assert not (stages.exported / "unpacked").exists()
 
@@ -112,10 +130,9 @@ def test_a_source_file_that_changed_is_named(shipped: Stages, tmp_path: Path) ->
     content = path.read_bytes()
     path.write_bytes(b"GIF89a of nothing")
     try:
-        other = shipment(shipped)
-        other.begin()
+        split, file = Split(shipped.prepared / "test"), OnnxModel(shipped.exported / "model.onnx", threads=1)
         with pytest.raises(ValueError, match=rf"{path.name}: .*dvc repro preprocess"):
-            other.weigh([OnnxModel(shipped.exported / "model.onnx", threads=1)])
+            shipment(shipped).evaluate([file], source_samples(split), split, None)
     finally:
         path.write_bytes(content)
 

@@ -15,15 +15,17 @@ import pytest
 from made import SECTION, Stages, shipment
 from PIL import Image
 
+from exported import FACTS
 from masked import MASKS, masked_folder
 from stillframe.cli import main
 from stillframe.config import DataConfig, build
-from stillframe.inference.masks import as_evaluated, mask_of, unframed
-from stillframe.inference.onnx_model import ModelOutputs, OnnxModel
+from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.predict import predict
+from stillframe.inference.predictor import predict_images, predict_strips
 from stillframe.models.build import NetworkSpec
 from stillframe.tasks.segmentation import IGNORE
 from stillframe.tasks.segmentation.gallery import read_mask
+from stillframe.tasks.segmentation.output import crop_to_image
 from stillframe.types import DatasetCard
 from tiny import DATA
 
@@ -49,14 +51,14 @@ def stages_of(folder: Path, *, overlap: float | None, resize: str, tta: str, sto
 @pytest.fixture(scope="module")
 def resized(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MaskStages]:
     stages = stages_of(tmp_path_factory.mktemp("resized"), overlap=None, resize="pad", tta="d4", store="jpeg")
-    shipment(stages, replace(SECTION, variants=["fp32", "fp16", "int8"])).ship()
+    shipment(stages, replace(SECTION, variants=["fp32", "fp16", "int8"])).export()
     yield stages
 
 
 @pytest.fixture(scope="module")
 def tiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MaskStages]:
     stages = stages_of(tmp_path_factory.mktemp("tiled"), overlap=0.25, resize="squash", tta="none")
-    shipment(stages, SECTION).ship()
+    shipment(stages, SECTION).export()
     yield stages
 
 
@@ -89,11 +91,11 @@ def test_the_masks_of_evaluate_are_those_of_the_file(tiled: MaskStages) -> None:
         pd.read_parquet(tiled.evaluated / "predictions.parquet"),
     )
     image = np.asarray(Image.open(tiled.source / said["id"][0]))
-    mask = mask_of(file, image)
+    (mask,) = predict_images(file, [image])
     saved = read_mask(tiled.evaluated / "masks.zip", said["mask"][0])
-    assert mask.answer_HW.shape == image.shape[:2] == saved.shape
-    assert (mask.answer_HW != saved).mean() < 0.002
-    assert mask.share_K == pytest.approx(np.bincount(mask.answer_HW.ravel(), minlength=3) / mask.answer_HW.size)
+    assert mask.class_HW.shape == image.shape[:2] == saved.shape
+    assert (mask.class_HW != saved).mean() < 0.002
+    assert mask.share_K == pytest.approx(np.bincount(mask.class_HW.ravel(), minlength=3) / mask.class_HW.size)
     assert 0 < mask.confidence <= 1
 
 
@@ -101,26 +103,31 @@ class Planes:
     """Answers with class 1 on the left third of a square, whatever it is shown."""
 
     def __init__(self, resize: str, size: int = 30) -> None:
-        self.facts: Any = type("F", (), {"size": size, "resize": resize, "overlap": None, "threshold": None})()
-        self.facts.classes = ["a", "b"]
+        changes = {"task": "segmentation", "size": size, "resize": resize, "threshold": None, "classes": ["a", "b"]}
+        self.metadata = replace(FACTS, **changes)
 
-    def batch(self, image_NHWC: np.ndarray) -> ModelOutputs:
-        size = self.facts.size
+    def run(self, image_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+        size = self.metadata.size
         one = np.where(np.arange(size) < size // 3, 0.9, 0.2).astype(np.float32)
         probability = np.stack([1 - one, one])[None, :, None, :].repeat(size, axis=2)
-        return ModelOutputs(probability, probability.argmax(1))
+        return {"probabilities": probability, "decisions": probability.argmax(1)}
+
+
+def class_map(model: Planes, image: np.ndarray) -> np.ndarray:
+    (prediction,) = predict_images(model, [image])
+    return np.asarray(prediction.class_HW)
 
 
 def test_an_answer_is_laid_over_the_image_that_was_resized() -> None:
     image = np.zeros((40, 120, 3), np.uint8)
-    squashed = mask_of(Planes("squash"), image).answer_HW
+    squashed = class_map(Planes("squash"), image)
     assert squashed.shape == (40, 120) and abs(int(squashed[0].sum()) - 40) <= 1 and (squashed == squashed[0]).all()
-    padded = mask_of(Planes("pad"), image.transpose(1, 0, 2)).answer_HW  # the middle third of the square
+    padded = class_map(Planes("pad"), image.transpose(1, 0, 2))  # the middle third of the square
     assert padded.shape == (120, 40) and padded.max() == 0
-    cropped = mask_of(Planes("crop"), image).answer_HW  # the middle third of the image
+    cropped = class_map(Planes("crop"), image)  # the middle third of the image
     assert (cropped[:, :40] == IGNORE).all() and (cropped[:, 80:] == IGNORE).all()
     assert set(np.unique(cropped[:, 40:80])) == {0, 1} and (cropped[:, 41:52] == 1).all()
-    assert unframed(np.zeros((2, 30, 30), np.float32), 40, 120, Planes("pad").facts)[0].shape == (2, 10, 30)
+    assert crop_to_image(np.zeros((2, 30, 30), np.float32), 40, 120, Planes("pad").metadata)[0].shape == (2, 10, 30)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -140,14 +147,16 @@ def test_predict_writes_masks_at_the_images_own_size(tiled: MaskStages, tmp_path
     for row, source in zip(rows, sources, strict=False):
         with Image.open(tmp_path / row["mask"]) as mask, Image.open(source) as image:
             assert (
-                mask.mode == "P" and mask.size == image.size and json.loads(mask.text["classes"]) == tiled.facts.classes
+                mask.mode == "P"
+                and mask.size == image.size
+                and json.loads(mask.text["classes"]) == tiled.metadata.classes
             )
             share = (np.asarray(mask) == 1).mean()
-        assert float(row[f"share/{tiled.facts.classes[1]}"]) == pytest.approx(share, abs=1e-5)
+        assert float(row[f"share/{tiled.metadata.classes[1]}"]) == pytest.approx(share, abs=1e-5)
         assert row["reason"] == "" and Path(row["overlay"]).is_file()
     assert rows[3]["mask"] == "" and rows[3]["reason"]
     legend = read(tmp_path / "said_masks/classes.csv")
-    assert [row["class"] for row in legend] == [*tiled.facts.classes, ""] and legend[0]["colour"] == "#000000"
+    assert [row["class"] for row in legend] == [*tiled.metadata.classes, ""] and legend[0]["colour"] == "#000000"
 
 
 def test_predict_gives_json_lines_and_says_what_does_not_fit(resized: MaskStages, tmp_path: Path) -> None:
@@ -161,12 +170,10 @@ def test_predict_gives_json_lines_and_says_what_does_not_fit(resized: MaskStages
         predict([source], model=model, quiet=True)
     with pytest.raises(ValueError, match="--explain is about labels"):
         predict([source], model=model, out=str(tmp_path / "b.csv"), explain=True, quiet=True)
-    with pytest.raises(ValueError, match="answers a class for each pixel"):
-        OnnxModel(Path(model), threads=1)([np.zeros((8, 8, 3), np.uint8)])
 
 
 def test_a_part_of_the_answer_never_holds_more_than_one_row_of_tiles(tiled: MaskStages) -> None:
     file = OnnxModel(tiled.exported / "model.onnx", threads=1)
     image = np.zeros((200, 40, 3), np.uint8)
-    parts = list(as_evaluated(file, image))
-    assert max(part.shape[1] for _, part, _ in parts) <= file.facts.size < sum(part.shape[1] for _, part, _ in parts)
+    rows = [len(arrays["decisions"]) for _, arrays in predict_strips(file, [image])[0]]
+    assert max(rows) <= file.metadata.size < sum(rows)

@@ -13,11 +13,15 @@ import pytest
 from made import SECTION, Stages, shipment
 from onnx import numpy_helper
 
-from stillframe.export.format_table import table_of
+from stillframe.export.format_table import format_table
 from stillframe.export.variants import choose
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.paths import read_json
+<<<<<<< HEAD
 from stillframe.tasks import find_task
+=======
+from stillframe.tasks.classification import TASK
+>>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
 
 ALL = ["fp32", "fp16", "int8", "sparse", "slim"]
 
@@ -29,7 +33,7 @@ def compressed(shipped: Stages, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out.mkdir()
     one = shipment(shipped, replace(SECTION, variants=ALL[::-1], choose="smallest_within", within={"f1_macro": 1.0}))
     one.out = out
-    one.ship()
+    one.export()
     return out
 
 
@@ -44,9 +48,13 @@ def test_every_variant_has_its_price(compressed: Path, shipped: Stages) -> None:
         assert row["bytes"] == (compressed / row["file"]).stat().st_size
         assert row["latency_ms_p50"] > 0 and set(row["intervals"]) == set(row["metrics"]) == set(row["validation"])
         file = OnnxModel(compressed / row["file"], threads=1)
-        assert file.facts == replace(shipped.facts, variant=name)
+        assert file.metadata == replace(shipped.metadata, variant=name)
         onnx.checker.check_model(str(compressed / row["file"]), full_check=True)
+<<<<<<< HEAD
         assert name in table_of(table, find_task("classification"))
+=======
+        assert name in format_table(table, TASK)
+>>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
     assert rows["fp16"]["bytes"] < 0.6 * rows["fp32"]["bytes"]
     assert rows["int8"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
     assert rows["slim"]["bytes"] < 0.5 * rows["fp32"]["bytes"]
@@ -87,20 +95,20 @@ def test_the_rule_looks_at_validation_scores_only() -> None:
 
     rows = [row("fp32", 100, 0.9, 0.9), row("fp16", 50, 0.895, 0.1), row("int8", 25, 0.88, 0.99)]
     rule = replace(SECTION, choose="smallest_within", within={"f1_macro": 0.01})
-    assert choose(rows, rule) == "fp16"
-    assert choose(rows, replace(rule, within={"f1_macro": 0.03})) == "int8"
-    assert choose(rows, replace(rule, within={"f1_macro": 0.0})) == "fp32"
-    assert choose(rows, replace(rule, choose="int8")) == "int8"
+    assert choose(rows, rule, TASK) == "fp16"
+    assert choose(rows, replace(rule, within={"f1_macro": 0.03}), TASK) == "int8"
+    assert choose(rows, replace(rule, within={"f1_macro": 0.0}), TASK) == "fp32"
+    assert choose(rows, replace(rule, choose="int8"), TASK) == "int8"
     with pytest.raises(ValueError, match="'slim' is not in export.variants"):
-        choose(rows, replace(rule, choose="slim"))
+        choose(rows, replace(rule, choose="slim"), TASK)
     with pytest.raises(ValueError, match="export.within.f2: no such score: known: f1_macro"):
-        choose(rows, replace(rule, within={"f2": 0.1}))
+        choose(rows, replace(rule, within={"f2": 0.1}), TASK)
 
 
 def test_files_are_the_same_when_they_are_made_again(compressed: Path, shipped: Stages, tmp_path: Path) -> None:
     one = shipment(shipped, replace(SECTION, variants=["int8", "sparse"]))
     one.out = tmp_path
-    one.ship()
+    one.export()
     for name in ("int8", "sparse"):
         assert (tmp_path / f"{name}.onnx").read_bytes() == (compressed / rows_of(compressed)[name]["file"]).read_bytes()
     shutil.rmtree(tmp_path)

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.testclient import TestClient
 
 import exported
-from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.trained_model import TrainedModel
+from stillframe.model_metadata import ModelMetadata
 from stillframe.serving.service import Service
 
 SIDE = exported.SIDE

@@ -11,8 +11,8 @@ from apps import Made, Served, Serving
 from starlette.testclient import TestClient
 
 from exported import FACTS, write_file, write_trained
-from stillframe.inference.model_metadata import digest_of
 from stillframe.inference.onnx_model import OnnxModel
+from stillframe.model_metadata import digest_of
 from stillframe.serving.app import make_app
 from stillframe.serving.service import Service
 from stillframe.serving.settings import read

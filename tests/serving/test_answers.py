@@ -13,6 +13,7 @@ from PIL import Image
 from sending import bomb, encoded, form, png, text
 from starlette.testclient import TestClient
 
+from exported import predicted
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.ingest.decode import decode
 from tiny import picture
@@ -53,7 +54,7 @@ def asked(client: TestClient, content: bytes) -> Any:
 def test_the_answer_is_that_of_the_file_by_the_frozen_threshold(client: TestClient, made: Made) -> None:
     images = [png(at, width=width, height=height) for at, (width, height) in enumerate(SIZES)]
     said = client.post("/predict", files=form(*images)).json()
-    expected = OnnxModel(made.file, threads=1)([decode(one).image for one in images])
+    expected = predicted(OnnxModel(made.file, threads=1), [decode(one).image for one in images])
     assert [one["name"] for one in said["predictions"]] == ["0.png", "1.png", "2.png", "3.png"]
     for at, one in enumerate(said["predictions"]):
         assert list(one["probabilities"]) == ["cat", "dog ü"]
@@ -69,7 +70,7 @@ def test_the_answer_is_that_of_the_file_by_the_frozen_threshold(client: TestClie
 def test_every_mode_that_preprocessing_takes_is_answered(client: TestClient, made: Made, name: str) -> None:
     said = asked(client, GOOD[name])
     assert said.status_code == 200, said.text
-    expected = OnnxModel(made.file, threads=1)([decode(GOOD[name]).image]).probability_NK[0]
+    expected = predicted(OnnxModel(made.file, threads=1), [decode(GOOD[name]).image]).probability_NK[0]
     assert list(said.json()["predictions"][0]["probabilities"].values()) == pytest.approx(expected, abs=2e-3)
     assert said.json()["predictions"][0]["file"]["frames"] == (2 if name == "animation" else 1)
 

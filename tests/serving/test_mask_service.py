@@ -19,14 +19,14 @@ from starlette.testclient import TestClient
 from exported import FACTS
 from masked import scene
 from stillframe.drawing.encode import encode_image
-from stillframe.export.onnx_graph import net_graph, save, whole
-from stillframe.inference.masks import mask_of
-from stillframe.inference.model_metadata import digest_of
+from stillframe.export.onnx_graph import net_graph, save, with_preprocessing
 from stillframe.inference.onnx_model import OnnxModel
+from stillframe.inference.predictor import predict_images
+from stillframe.model_metadata import digest_of
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.serving import mlflow_flavor
 from stillframe.serving.app import make_app
-from stillframe.serving.mask_service import service_of
+from stillframe.serving.service import Service
 from stillframe.serving.settings import read
 
 CLASSES = ["ground", "square", "disc"]
@@ -39,13 +39,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     torch.manual_seed(0)
     spec = NetworkSpec("unet", 3, 3, 32, [0.3] * 3, [0.05] * 3, 0.0, 0.0, encoder="test_resnet")
     path = tmp_path_factory.mktemp("masks") / "model.onnx"
-    save(whole(net_graph(rebuild(spec).eval(), MADE), MADE), path)
+    save(with_preprocessing(net_graph(rebuild(spec).eval(), MADE), MADE), path)
     return OnnxModel(path, threads=1, spin=False)
 
 
 @pytest.fixture(scope="module")
 def client(file: OnnxModel) -> Iterator[TestClient]:
-    service = service_of(file, read(None, threads=1), digest_of(file.path))
+    service = Service(file, read(None, threads=1), digest_of(file.path))
     with TestClient(make_app(service, ()), raise_server_exceptions=False) as client:
         yield client
 
@@ -60,9 +60,9 @@ def test_a_mask_comes_back_at_the_images_own_size(client: TestClient, file: Onnx
         "/predict?explain=true", content=encode_image(image), headers={"content-type": "image/png"}
     ).json()
     (one,) = said["predictions"]
-    mask, wanted = decoded(one["mask"]), mask_of(file, image)
+    mask, wanted = decoded(one["mask"]), predict_images(file, [image])[0]
     assert mask.mode == "P" and mask.size == (50, 41) and json.loads(mask.text["classes"]) == CLASSES
-    np.testing.assert_array_equal(np.asarray(mask), wanted.answer_HW)
+    np.testing.assert_array_equal(np.asarray(mask), wanted.class_HW)
     assert one["shares"] == pytest.approx(dict(zip(CLASSES, wanted.share_K.tolist(), strict=True)), abs=1e-5)
     assert decoded(one["overlay"]).size == (50, 41) and one["file"]["width"] == 50
     assert said["model"]["net"] == "unet"
@@ -84,8 +84,8 @@ def test_mlflow_serves_masks(file: OnnxModel, tmp_path: Path) -> None:
     image = scene(2, width=50, height=41)[0]
     model = pyfunc.load_model(str(mlflow_flavor.write(file.path, tmp_path / "model")))
     row = model.predict(pd.DataFrame({"image": [encode_image(image)]})).iloc[0]
-    wanted = mask_of(file, image)
+    wanted = predict_images(file, [image])[0]
     with Image.open(io.BytesIO(row["mask"])) as mask:
-        np.testing.assert_array_equal(np.asarray(mask), wanted.answer_HW)
+        np.testing.assert_array_equal(np.asarray(mask), wanted.class_HW)
     assert row["confidence"] == pytest.approx(wanted.confidence, abs=1e-6)
     assert row["share/disc"] == pytest.approx(float(wanted.share_K[2]), abs=1e-6)

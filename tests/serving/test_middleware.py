@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from apps import Made, Serving
 from sending import form, png
 from starlette.testclient import TestClient
 
-from stillframe.inference.onnx_model import ModelOutputs, OnnxModel
+from stillframe.inference.onnx_model import OnnxModel
 from stillframe.serving import settings
 
 KEYS = (b"first key", "zweiter schlüssel".encode())
@@ -28,14 +27,14 @@ class Changed:
 
     def __init__(self, made: Made, broken: bool = False) -> None:
         self.inner, self.broken = OnnxModel(made.file, threads=1), broken
-        self.facts, self.free = self.inner.facts, threading.Event()
+        self.metadata, self.free = self.inner.metadata, threading.Event()
         self.free.set()
 
-    def __call__(self, images: Sequence[Any]) -> ModelOutputs:
+    def run(self, image_NHWC: Any) -> dict[str, Any]:
         self.free.wait(20)
         if self.broken:
             raise RuntimeError("broken")
-        return self.inner(images)
+        return self.inner.run(image_NHWC)
 
 
 def test_with_a_key_only_the_page_and_the_probes_are_open(serving: Serving) -> None:
@@ -132,7 +131,7 @@ def test_the_figures_count_what_was_asked(serving: Serving) -> None:
     assert figures['stillframe_requests_total{path="/predict",status="422"}'] == "1.0"
     assert figures['stillframe_requests_total{path="other",status="404"}'] == "3.0"
     assert figures['stillframe_refused_images_total{kind="empty file"}'] == "1.0"
-    for name in served.service.facts.classes:
+    for name in served.service.metadata.classes:
         assert figures[f'stillframe_answers_total{{decision="{name}"}}'] == f"{decided.count(name)}.0"
     assert figures["stillframe_batch_images_sum"] == figures["stillframe_confidence_count"] == "3.0"
     assert figures["stillframe_requests_in_hand"] == figures["stillframe_waiting_images"] == "0.0"
@@ -175,7 +174,7 @@ def test_clients_at_once_share_model_calls(serving: Serving, made: Made) -> None
     images = [png(at, width=20 + at) for at in range(9)]
     alone = [served.client.post("/predict", files=form(one)).json()["predictions"] for one in images]
     calls: list[int] = []
-    served.service.batcher.seen = lambda count, seconds: calls.append(count)
+    served.service.batcher.observe = lambda count, seconds: calls.append(count)
     model.free.clear()
     found: dict[int, Any] = {}
 
@@ -209,8 +208,8 @@ def until(true: Any) -> None:
 def test_an_exported_file_is_served_without_torch() -> None:
     program = (
         "import sys\n"
-        "from stillframe.serve import running\n"
-        "from stillframe.ship import heat\n"
+        "from stillframe.serving import run\n"
+        "from stillframe.inference import heatmaps\n"
         "heavy = {'torch', 'pytorch_lightning', 'mlflow', 'pandas', 'datasets'} & set(sys.modules)\n"
         "sys.exit(str(sorted(heavy)) if heavy else 0)\n"
     )
@@ -220,6 +219,6 @@ def test_an_exported_file_is_served_without_torch() -> None:
 
 def test_facts_of_the_class_names_are_escaped_in_figures(serving: Serving, made: Made) -> None:
     model = Changed(made)
-    model.facts = replace(made.facts, classes=['a "quoted"\nname', "b\\"])
+    model.metadata = replace(made.facts, classes=['a "quoted"\nname', "b\\"])
     text = serving(model).client.get("/metrics").text
     assert 'decision="a \\"quoted\\"\\nname"' in text and 'decision="b\\\\"' in text

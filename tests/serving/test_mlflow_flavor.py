@@ -16,6 +16,7 @@ from apps import Made
 from sending import bomb, png, text
 
 import reels
+from exported import predicted
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.ingest.decode import decode
 from stillframe.serving import mlflow_flavor
@@ -29,7 +30,7 @@ from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
 model = pyfunc.load_model(sys.argv[1])
 images = [bytes.fromhex(line) for line in sys.stdin.read().split()]
-import stillframe_served.data.decode as used
+import stillframe_served.ingest.decode as used
 assert used.__file__.startswith(sys.argv[1]), used.__file__
 assert not {"torch", "stillframe"} & set(sys.modules)
 print(model.predict(pd.DataFrame({"image": images[:-1]})).to_json())
@@ -57,9 +58,12 @@ def imports(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_whole_and_holds_no_pickle(folder: Path, made: Made) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"MLmodel", "mlflow_model.py", "artifacts/model.onnx", "requirements.txt"} <= files
-    assert {path for path in files if path.startswith("code/")} == {
-        f"code/stillframe_served/{name}.py" for name in mlflow_flavor.CARRIED
+    code = {path.relative_to(mlflow_flavor.HOME).as_posix() for path in mlflow_flavor.code_of(made.facts)}
+    carried = {path for path in files if path.startswith("code/")}
+    assert {path for path in carried if not path.endswith("/__init__.py")} == {
+        f"code/stillframe_served/{name}" for name in code if not name.endswith("/__init__.py")
     }
+    assert "tasks/classification/output.py" in code and not [name for name in code if "segmentation" in name]
     assert not [path for path in files if path.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
     for path in files:
         assert not (folder / path).read_bytes().startswith(b"\x80"), f"{path} begins as pickles do"
@@ -87,7 +91,7 @@ def test_another_process_loads_it_and_answers_as_the_file_does(folder: Path, mad
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.strip().splitlines()
     said = pd.DataFrame(json.loads(first))
-    expected = OnnxModel(made.file, threads=1)([decode(one).image for one in images])
+    expected = predicted(OnnxModel(made.file, threads=1), [decode(one).image for one in images])
     assert said[["probability/cat", "probability/dog ü"]].to_numpy() == pytest.approx(expected.probability_NK, abs=2e-3)
     assert list(said["decision"]) == [made.facts.classes[at] for at in expected.decision_N]
     code, reason = json.loads(second)
@@ -107,7 +111,7 @@ def test_the_scoring_server_takes_base64_and_says_what_is_wrong(
     said = client.post("/invocations", json={"dataframe_records": [{"image": text(png(2))}]})
     assert said.status_code == 200, said.text
     (row,) = said.json()["predictions"]
-    expected = OnnxModel(made.file, threads=1)([decode(png(2)).image])
+    expected = predicted(OnnxModel(made.file, threads=1), [decode(png(2)).image])
     at = int(expected.decision_N[0])
     assert row["decision"] == made.facts.classes[at]
     assert row["probability"] == pytest.approx(float(expected.probability_NK[0, at]), abs=2e-3)

@@ -46,7 +46,7 @@ def test_a_heat_map_is_a_strip(serving: Serving, tmp_path: Path, monkeypatch: An
     def heat(model: Any, image: np.ndarray, decision: int) -> Any:
         return image[0], np.full(image.shape[1:4], 0.5, np.float32), "none"
 
-    monkeypatch.setattr("stillframe.serving.service.heat_of", heat)
+    monkeypatch.setattr("stillframe.serving.service.explain_prediction", heat)
     client = serving(Brightness(replace(FACTS, size=20))).client
     said = client.post("/predict?explain=true", files=of(film(tmp_path / "a.mp4", [51] * 8))).json()
     with Image.open(io.BytesIO(base64.b64decode(said["predictions"][0]["heat_map"]["png"]))) as strip:

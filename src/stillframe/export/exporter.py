@@ -1,4 +1,4 @@
-"""The export stage from end to end: make the file, ask it about the raw test files, hold it against the model."""
+"""The export stage from end to end: make the files, evaluate them on raw test files, compare them with the model."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from stillframe.config import DataConfig
-from stillframe.export import parity
-from stillframe.export.variants import ExportContext, choose, make
-from stillframe.inference.onnx_model import ModelOutputs, OnnxModel
+from stillframe.config import DataConfig, ParityBound
+from stillframe.export.evaluate_files import BATCH_PX, FileEvaluation, evaluate_files, measure_speed
+from stillframe.export.scores import score
+from stillframe.export.source_samples import SourceSample, select, source_samples
+from stillframe.export.variants import ExportContext, choose, make_variants
+from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.trained_model import TrainedModel
+from stillframe.ingest.decode import Pixels
+from stillframe.ingest.masks.tiles import cut
 from stillframe.ingest.read_image import SourceImages
 from stillframe.ingest.workers import cores
 from stillframe.paths import read_json, write_json
@@ -36,123 +38,116 @@ class ExportPaths:
 
 
 class Exporter:
-    """One trained model on its way into files.
+    """Makes the files of one trained model.
 
     Attributes:
-        shop: what the files are made from.
+        context: what the files are made from.
         out: the stage's folder.
     """
 
-    def __init__(self, shop: ExportContext, data: DataConfig, places: ExportPaths) -> None:
-        self.shop, self.facts, self.section = shop, shop.facts, shop.section
-        self.task = find_task(read_json(shop.trained / "model.json")["task"])
-        self.test, self.evaluated, self.out = places.test, places.evaluated, places.out
+    def __init__(self, context: ExportContext, data: DataConfig, paths: ExportPaths) -> None:
+        self.context, self.metadata, self.section = context, context.metadata, context.section
+        self.task, self.paths, self.out = find_task(self.metadata.task), paths, paths.out
         self.threads = self.section.threads or cores()
-        self.originals = SourceImages(places.source, data, self.out / "unpacked")
+        self.images = SourceImages(paths.source, data, self.out / "unpacked")
 
-    def model(self, said: pd.DataFrame) -> ModelOutputs:
-        """What the model says of the raw test files.
-
-        Where prepared images are kept raw these are evaluate's own answers; where they were kept as JPEG the net is
-        asked once more, about pictures prepared from the source: a second compression is no fault of the file's.
-        """
-        if Split(self.test).encoding == "raw":
-            return ModelOutputs(np.stack(said["probabilities"].to_list()), said["predicted"].to_numpy(dtype=np.int64))
-        net = TrainedModel(self.shop.trained, self.facts, threads=self.threads)
-        return self.ask(net, list(said["id"]))
-
-    def ask(self, file: parity.Predictor, ids: list[str]) -> ModelOutputs:
-        """What a file, or the net, says of source images."""
-        return parity.answers(file, self.originals, ids, batch=self.section.batch_size, threads=self.threads)
-
-    def begin(self) -> None:
-        """Read what evaluate wrote (FileNotFoundError: it has not run)."""
-        self.said = parity.model_answers(self.evaluated)
-        self.label_N, self.right = self.said["label"].to_numpy(dtype=np.int64), self.model(self.said)
-
-    def judged(self) -> dict[str, int]:
-        """How many answers were compared, for export.json; the last number is what `export.bound` is a share of."""
-        return {"images": len(self.said)}
-
-    def model_metrics(self) -> dict[str, float]:
-        """The model's scores, by evaluate's answers."""
-        return parity.scores(self.task, self.said[["label", "predicted"]], self.facts.classes)
-
-    def weigh(self, files: list[OnnxModel]) -> list[dict[str, Any]]:
-        """Of each file: scores over the raw test files, distance from the model."""
-        section, classes, rows = self.section, self.facts.classes, []
-        for file in files:
-            answers = self.ask(file, list(self.said["id"]))
-            predictions = pd.DataFrame({"label": self.label_N, "predicted": answers.decision_N})
-            options = {"resamples": section.bootstrap, "seed": self.shop.seed}
-            rows.append(
-                {
-                    "metrics": parity.scores(self.task, predictions, classes),
-                    "intervals": parity.intervals(self.task, predictions, classes, **options),
-                    **parity.difference(answers, self.right),
-                }
-            )
-        return rows
-
-    def at_once(self) -> int:
-        """Images in a call of which images per second are measured."""
-        return self.section.batch_size
-
-    def example(self) -> NDArray[np.uint8]:
-        """A raw test image (of a video one clip), of which the speed is measured."""
-        image = self.originals(str(self.said["id"].iloc[0])).image
-        return image if image.ndim < 5 else image[0]
-
-    def validate(self, file: OnnxModel) -> dict[str, float]:
-        """A file's scores over the raw validation files: what a choice between files may look at."""
-        table = Split(self.shop.lesson.val).table.drop_duplicates("source_id")  # a video has a row a view
-        answers = self.ask(file, list(table["source_id"]))
-        predictions = pd.DataFrame({"label": table["label"].to_numpy(), "predicted": answers.decision_N})
-        return parity.scores(self.task, predictions, self.facts.classes)
-
-    def _rows(self, paths: list[Path]) -> list[dict[str, Any]]:
-        """The rows of the table: size, speed, scores, distance from the model."""
-        section, image = self.section, self.example()
-        files = [OnnxModel(path, threads=self.threads) for path in paths]
-        rows = []
-        for file, weighed in zip(files, self.weigh(files), strict=True):
-            path = file.path
-            speed = parity.speed(file, image, runs=section.latency_runs, batch=self.at_once())
-            facts = {"name": path.stem, "file": path.name, "bytes": path.stat().st_size}
-            row = {**facts, **asdict(speed), **weighed}
-            rows.append(row if section.choose != "smallest_within" else {**row, "validation": self.validate(file)})
-        return rows
-
-    def ship(self) -> dict[str, Any]:
-        """Make, weigh and choose; returns what export.json holds.
+    def export(self) -> dict[str, Any]:
+        """Make, evaluate and choose; returns what export.json holds.
 
         Raises:
-            ValueError: the fp32 file's answers are further from the model's than `export.bound` allows; with the
+            FileNotFoundError: evaluate has not run.
+            ValueError: the fp32 file's predictions are further from the model's than `export.bound` allows; with the
                 numbers, which are in export.json too.
         """
-        self.begin()
-        rows = self._rows(make(self.shop, self.out))
+        path = self.paths.evaluated / "predictions.parquet"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: run `dvc repro evaluate`")
+        predictions, split = pd.read_parquet(path), Split(self.paths.test)
+        files = [OnnxModel(path, threads=self.threads) for path in make_variants(self.context, self.out)]
+        # Evaluate's own predictions are of prepared images, which may be compressed: that is no fault of a file's. So
+        # the trained network predicts the raw images, too.
+        samples = select(source_samples(split), [str(name) for name in predictions["id"]])
+        evaluations = self.evaluate(
+            files, samples, split, TrainedModel(self.context.trained, self.metadata, threads=self.threads)
+        )
+        rows = [self._row(*pair, samples[0]) for pair in zip(files, evaluations, strict=True)]
+        if self.section.choose == "smallest_within":  # a choice may look at validation files only
+            val = Split(self.context.spec.val)
+            for row, validated in zip(rows, self.evaluate(files, source_samples(val), val, None), strict=True):
+                row["validation"] = score(self.task, validated.predictions, self.metadata.classes)[0]
+        unit, compared = self.task.output.unit, evaluations[0].distance.compared
         table: dict[str, Any] = {
-            "chosen": choose(rows, self.section),
+            "chosen": choose(rows, self.section, self.task),
             "variants": rows,
-            "model": {"metrics": self.model_metrics()},
+            "model": {"metrics": score(self.task, predictions, self.metadata.classes)[0]},
             "bound": asdict(self.section.bound),
-            **self.judged(),
-            **({"frames": self.facts.frames} if self.facts.frames > 1 else {}),  # of a clip
+            "images": len(predictions),
+            unit: compared,
+            **({"frames": self.metadata.frames} if self.metadata.frames > 1 else {}),  # of a clip
             "threads": self.threads,
-            "batch_size": self.at_once(),
+            "batch_size": self.batch_size,
         }
         (chosen,) = (row for row in rows if row["name"] == table["chosen"])
         (self.out / chosen["file"]).replace(self.out / MODEL)
         chosen["file"] = MODEL
         shutil.rmtree(self.out / "unpacked", ignore_errors=True)
         write_json(self.out / TABLE, table)
-        fault = parity.refusal(rows[0], self.judged(), self.section.bound)
-        if fault:
-            lead = next(iter(rows[0]["metrics"]))
-            raise ValueError(
-                f"{self.out / rows[0]['file']} does not answer as the model does: {fault} (export.bound; "
-                f"{lead} of the file {rows[0]['metrics'][lead]:.4f}, of the model "
-                f"{table['model']['metrics'][lead]:.4f}; all numbers: {self.out / TABLE})"
-            )
+        self._check(rows[0], table["model"]["metrics"], compared)
         return table
+
+    def evaluate(
+        self, files: list[OnnxModel], samples: list[SourceSample], split: Split, reference: TrainedModel | None
+    ) -> list[FileEvaluation]:
+        """Predictions of each file for source images, and their distance from those of the trained network."""
+        options = {"batch_size": self.section.batch_size, "threads": self.threads}
+        return evaluate_files(files, reference, samples, split, self.images, **options)
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a call of which images per second are measured; fewer where outputs are as large as images."""
+        most = BATCH_PX // self.metadata.size**2 if self.task.output.full_size else self.section.batch_size
+        return min(self.section.batch_size, max(1, most))
+
+    def _row(self, file: OnnxModel, evaluation: FileEvaluation, sample: SourceSample) -> dict[str, Any]:
+        """A row of the table: size, speed, scores, distance from the model."""
+        section, classes = self.section, self.metadata.classes
+        bootstrap = {"resamples": section.bootstrap, "seed": self.context.seed}
+        metrics, intervals = score(self.task, evaluation.predictions, classes, **bootstrap)
+        speed = measure_speed(file, self._example(sample), runs=section.latency_runs, batch_size=self.batch_size)
+        return {
+            **{"name": file.path.stem, "file": file.path.name, "bytes": file.path.stat().st_size},
+            **asdict(speed),
+            **{"metrics": metrics, "intervals": intervals},
+            self.task.output.difference: evaluation.distance.largest,
+            "changed_decisions": evaluation.distance.changed,
+        }
+
+    def _example(self, sample: SourceSample) -> Pixels:
+        """A raw image (of a video one clip) whose speed is measured; of images that are cut into tiles one tile."""
+        image = self.images(sample.id).image
+        if self.metadata.overlap is not None:
+            return cut(image, 0, 0, self.metadata.size, 0)
+        return image if image.ndim < 5 else image[0]
+
+    def _check(self, row: dict[str, Any], model_metrics: dict[str, float], compared: int) -> None:
+        """Raise ValueError where the fp32 file is further from the model than `export.bound` allows."""
+        output = self.task.output
+        fault = check_bound(row[output.difference], row["changed_decisions"], compared, output.unit, self.section.bound)
+        if fault:
+            lead, table = next(iter(row["metrics"])), self.out / TABLE
+            raise ValueError(
+                f"{self.out / row['file']} does not answer as the model does: {fault} (export.bound; "
+                f"{lead} of the file {row['metrics'][lead]:.4f}, of the model {model_metrics[lead]:.4f}; "
+                f"all numbers: {table})"
+            )
+
+
+def check_bound(largest: float, changed: int, compared: int, unit: str, bound: ParityBound) -> str:
+    """Why differences are more than the bound allows; "" when they are not."""
+    faults = []
+    if largest > bound.probability:
+        faults.append(f"the largest probability difference is {largest:.2g}, at most {bound.probability:g} is allowed")
+    if changed > bound.decisions * compared:
+        noun = "decisions" if unit == "images" else unit
+        faults.append(f"{changed} of {compared:,} {noun} differ, at most {bound.decisions:g} of them may")
+    return "; ".join(faults)

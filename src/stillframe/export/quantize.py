@@ -1,4 +1,4 @@
-"""Smaller numbers: half precision, and eight bits calibrated on validation images. Works on the net's part of a file.
+"""Reduced precision: fp16, and int8 calibrated on validation images. Works on the network's part of a file.
 
 The resize in front stays as it is: its sums must be exact, and it has no weights.
 """
@@ -19,25 +19,25 @@ from stillframe.export.onnx_preprocessing import PIXELS
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-EIGHT_BITS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "GlobalAveragePool", "ReduceMean", "Relu", "Clip")
-EXACT = ("Softmax", "ArgMax", "GreaterOrEqual")  # the answer itself stays in fp32
-BATCH = 16  # calibration pictures at a time
+INT8_OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "GlobalAveragePool", "ReduceMean", "Relu", "Clip")
+FP32_OPERATORS = ("Softmax", "ArgMax", "GreaterOrEqual")  # the decision itself stays in fp32
+BATCH = 16  # calibration images at a time
 
 
-def halved(net: ModelProto) -> ModelProto:
-    """The net in fp16; inputs and outputs stay fp32. Half the size; a CPU without fp16 arithmetic converts back."""
+def to_fp16(net: ModelProto) -> ModelProto:
+    """The network in fp16; inputs and outputs stay fp32. Half the size; a CPU without fp16 arithmetic converts back."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    blocked = [*DEFAULT_OP_BLOCK_LIST, *EXACT]
-    made: ModelProto = convert_float_to_float16(net, keep_io_types=True, op_block_list=blocked)
-    del made.graph.value_info[:]  # some still say fp32
-    OnnxModel(made).topological_sort()  # the casts are appended at the end
-    return made
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS]
+    half: ModelProto = convert_float_to_float16(net, keep_io_types=True, op_block_list=blocked)
+    del half.graph.value_info[:]  # some still say fp32
+    OnnxModel(half).topological_sort()  # the casts are appended at the end
+    return half
 
 
 class _CalibrationImages:
-    """Calibration pictures as onnxruntime asks for them: one dict a call, None at the end."""
+    """Calibration images as onnxruntime wants them: one dict a call, None at the end."""
 
     def __init__(self, image_NCHW: NDArray[np.float32]) -> None:
         self.batches: Iterator[NDArray[np.float32]] = iter(np.array_split(image_NCHW, -(-len(image_NCHW) // BATCH)))
@@ -48,12 +48,12 @@ class _CalibrationImages:
         return None if batch is None else {PIXELS: batch}
 
 
-def quantised(net: ModelProto, image_NCHW: NDArray[np.float32]) -> ModelProto:
-    """The net in int8: weights per channel, activations by the ranges seen on `image_NCHW`, in the QDQ form.
+def to_int8(net: ModelProto, image_NCHW: NDArray[np.float32]) -> ModelProto:
+    """The network in int8: weights per channel, activations by the ranges seen on `image_NCHW`, in the QDQ form.
 
     Args:
         net: in fp32.
-        image_NCHW: float32 in 0..255, pictures as the net is shown them; not from the test split.
+        image_NCHW: float32 in 0..255, images as the network takes them; not from the test split.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -73,7 +73,7 @@ def quantised(net: ModelProto, image_NCHW: NDArray[np.float32]) -> ModelProto:
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
-            op_types_to_quantize=list(EIGHT_BITS),
+            op_types_to_quantize=list(INT8_OPERATORS),
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
         )
         return onnx.load(str(after))

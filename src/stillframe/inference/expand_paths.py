@@ -1,4 +1,4 @@
-"""The images that paths, folders and patterns name, one after another."""
+"""The files that paths, folders and patterns name, one after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stillframe.ingest.listing import walk
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file to be answered.
+    """A file to be predicted.
 
     Attributes:
         path: as it was named, or below the folder that was.
@@ -24,12 +24,12 @@ class InputFile:
     problem: str = ""
 
 
-def find(paths: Iterable[str], ignored: Counter[str], *, videos: bool = False) -> Iterator[InputFile]:
+def expand_paths(paths: Iterable[str], ignored: Counter[str], *, videos: bool = False) -> Iterator[InputFile]:
     """Files in the order of the arguments; inside folders and patterns by name.
 
     A folder gives the files that are images (with `videos`: videos) by their ending or first bytes, at any depth; what
-    it passes over is counted in `ignored`. A file that is named is always taken: that it is no image is an
-    answer. A name that is not there is taken as a pattern (`*`, `?`, `[...]`, `**`); one that matches nothing is a
+    it passes over is counted in `ignored`. A file that is named is always taken: that it is no image is a
+    result. A name that is not there is taken as a pattern (`*`, `?`, `[...]`, `**`); one that matches nothing is a
     problem.
     """
     for text in paths:

@@ -1,93 +1,90 @@
-"""What `predict` asks a model about: images, or videos whole and in windows; which of them, the model's facts say."""
+"""Input sources for `predict`: images, whole videos or video windows, chosen by the model's metadata."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from stillframe.inference.expand_paths import InputFile, find
-from stillframe.inference.model_metadata import ModelMetadata
+from stillframe.inference.expand_paths import InputFile, expand_paths
 from stillframe.inference.stream import InferenceResult
-from stillframe.inference.video_windows import VideoWindow, WindowConfig, judged, parts
+from stillframe.inference.video_windows import VideoWindow, WindowConfig, check_video, video_windows
 from stillframe.ingest.decode import DecodedImage, InvalidImage
 from stillframe.ingest.read_image import read_image
+from stillframe.model_metadata import ModelMetadata
+from stillframe.tasks import find_task
 
 
 class InputSource(Protocol):
-    """Where the things that are asked about come from, and what a row says of them.
+    """Where inputs come from, and what a row says of them.
 
     Attributes:
-        word: what is looked for, in the plural.
-        unit: what is answered, in the plural.
-        step: of the progress bar, in the plural.
-        batch: asked at a time, where nobody says otherwise.
+        noun: of the files, in the plural.
+        item_noun: of what gets a prediction, in the plural.
+        progress_noun: of the steps of the progress bar, in the plural.
+        batch_size: predicted together unless the user says otherwise.
         columns: of a row, besides those that every row has.
     """
 
-    word: str
-    unit: str
-    step: str
-    batch: int
-    columns: Sequence[str]
+    noun: str
+    item_noun: str
+    progress_noun: str
+    batch_size: int
+    columns: Mapping[str, type]
 
     def total(self, paths: Sequence[str], *, quick: bool) -> int:
         """How much there is to do, in steps of the progress bar; `quick`: only whether there is anything (0: no)."""
 
-    def names(self, paths: Sequence[str], ignored: Counter[str]) -> Iterator[Any]:
-        """What is asked about, each with a `path`; what is passed over is counted."""
+    def items(self, paths: Sequence[str], ignored: Counter[str]) -> Iterator[Any]:
+        """What gets a prediction, each with a `path`; files that are passed over are counted in `ignored`."""
 
-    def read(self, name: Any) -> DecodedImage:
+    def read(self, item: Any) -> DecodedImage:
         """Its pixels (InvalidImage: with the reason)."""
 
-    def place(self, name: Any) -> dict[str, Any]:
+    def values(self, item: Any) -> dict[str, Any]:
         """Its values in `columns`."""
 
-    def answered(self, one: InferenceResult[Any]) -> int:
-        """Take note of an answer; the steps of the progress bar that are done with it."""
+    def finish(self, result: InferenceResult[Any]) -> int:
+        """Take note of a result; the steps of the progress bar that are done with it."""
 
     def end(self) -> None:
-        """All are answered."""
+        """There are no more results."""
 
 
 class ImageInputs:
-    """Image files, one answer each."""
+    """Image files, one prediction each."""
 
-    word, unit, step = "images", "images", "images"
-    batch = 32
-    columns: Sequence[str] = ()
+    noun, item_noun, progress_noun = "images", "images", "images"
+    batch_size = 32
+    columns: Mapping[str, type] = {}
 
-    def __init__(self, facts: ModelMetadata, cut: WindowConfig, annotate: Path | None) -> None:
-        """ValueError: an argument that is about videos."""
-        self.facts = facts
-        given = {"--window": cut.seconds, "--stride": cut.stride, "--annotate": annotate}
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"{name} is about videos: this model ({facts.net}) answers images")
+    def __init__(self, metadata: ModelMetadata) -> None:
+        self.metadata = metadata
 
     def total(self, paths: Sequence[str], *, quick: bool) -> int:
         """Files."""
-        return sum(1 for _ in find(paths, Counter()))
+        return sum(1 for _ in expand_paths(paths, Counter()))
 
-    def names(self, paths: Sequence[str], ignored: Counter[str]) -> Iterator[InputFile]:
+    def items(self, paths: Sequence[str], ignored: Counter[str]) -> Iterator[InputFile]:
         """The files."""
-        return find(paths, ignored)
+        return expand_paths(paths, ignored)
 
-    def read(self, name: InputFile) -> DecodedImage:
+    def read(self, item: InputFile) -> DecodedImage:
         """Decoded by preprocessing's rule."""
-        if name.problem:
-            raise InvalidImage(name.problem)
-        return read_image(Path(name.path), min_px=self.facts.min_px, max_megapixels=self.facts.max_megapixels)
+        if item.problem:
+            raise InvalidImage(item.problem)
+        metadata = self.metadata
+        return read_image(Path(item.path), min_px=metadata.min_px, max_megapixels=metadata.max_megapixels)
 
-    def place(self, name: InputFile) -> dict[str, Any]:
-        """Nothing more."""
+    def values(self, item: InputFile) -> dict[str, Any]:
+        """No more columns."""
         return {}
 
-    def answered(self, one: InferenceResult[InputFile]) -> int:
+    def finish(self, result: InferenceResult[InputFile]) -> int:
         """One file is one step."""
         return 1
 
@@ -96,83 +93,90 @@ class ImageInputs:
 
 
 class VideoInputs:
-    """Videos: short ones as evaluate asked about them, long ones in windows. A step is a second."""
+    """Videos: short ones as evaluate reads them, long ones in windows. A step is a second."""
 
-    word, unit, step = "videos", "windows", "seconds"
-    batch = 4
-    columns: Sequence[str] = ("start", "end")
+    noun, item_noun, progress_noun = "videos", "windows", "seconds"
+    batch_size = 4
+    columns: Mapping[str, type] = {"start": float, "end": float}
 
-    def __init__(self, facts: ModelMetadata, cut: WindowConfig, annotate: Path | None) -> None:
-        self.facts, self.cut, self.folder = facts, cut, annotate
-        self.passed, self.drawn = 0.0, 0
-        self.told: list[InferenceResult[VideoWindow]] = []
+    def __init__(self, metadata: ModelMetadata, windows: WindowConfig, annotate: Path | None) -> None:
+        self.metadata, self.windows, self.folder = metadata, windows, annotate
+        self.seconds_done, self.annotated = 0.0, 0
+        self.pending: list[InferenceResult[VideoWindow]] = []  # of the video that is being predicted
 
     def total(self, paths: Sequence[str], *, quick: bool) -> int:
         """Whole seconds of all videos; of those that are refused 0."""
-        found, seconds = 0, 0.0
-        for one in find(paths, Counter(), videos=True):
-            found += 1
+        files, seconds = 0, 0.0
+        for file in expand_paths(paths, Counter(), videos=True):
+            files += 1
             if quick:
                 break
             try:
-                seconds += judged(one, self.facts).seconds
+                seconds += check_video(file, self.metadata).seconds
             except InvalidImage:
                 continue
-        return max(1, int(seconds)) if found else 0
+        return max(1, int(seconds)) if files else 0
 
-    def names(self, paths: Sequence[str], ignored: Counter[str]) -> Iterator[VideoWindow]:
+    def items(self, paths: Sequence[str], ignored: Counter[str]) -> Iterator[VideoWindow]:
         """The videos and windows."""
-        return parts(find(paths, ignored, videos=True), self.facts, self.cut)
+        return video_windows(expand_paths(paths, ignored, videos=True), self.metadata, self.windows)
 
-    def read(self, name: VideoWindow) -> DecodedImage:
+    def read(self, item: VideoWindow) -> DecodedImage:
         """Its clip, or views."""
-        return name.read()
+        return item.read()
 
-    def place(self, name: VideoWindow) -> dict[str, Any]:
+    def values(self, item: VideoWindow) -> dict[str, Any]:
         """From where to where, s."""
-        start, end = name.start, name.end
-        return {
-            "start": None if start is None else round(start, 3),
-            "end": None if end is None else round(end, 3),
-        }
+        times = {"start": item.start, "end": item.end}
+        return {name: None if second is None else round(second, 3) for name, second in times.items()}
 
-    def answered(self, one: InferenceResult[VideoWindow]) -> int:
-        """Seconds, whole ones; draws the video before, when this is another."""
+    def finish(self, result: InferenceResult[VideoWindow]) -> int:
+        """Whole seconds; annotates the video before, when this is another."""
         if self.folder is not None:
-            if self.told and self.told[0].name.path != one.name.path:
+            if self.pending and self.pending[0].name.path != result.name.path:
                 self._annotate()
-            if not one.reason:
-                self.told.append(replace(one, picture=None))
-        before, self.passed = self.passed, self.passed + one.name.passed
-        return int(self.passed) - int(before)
+            if not result.reason:
+                self.pending.append(replace(result, image=None))
+        before, self.seconds_done = self.seconds_done, self.seconds_done + result.name.seconds
+        return int(self.seconds_done) - int(before)
 
     def end(self) -> None:
-        """Draw the last video."""
-        if self.told:
+        """Annotate the last video."""
+        if self.pending:
             self._annotate()
 
     def _annotate(self) -> None:
-        from stillframe.inference.annotate_video import WindowPrediction, annotate
+        from stillframe.inference.annotate_video import CaptionedWindow, annotate
 
         assert self.folder is not None
-        told = [
-            WindowPrediction(one.name.start, one.name.end, one.probability_K, one.decision)
-            for one in self.told
-            if one.name.start is not None and one.name.end is not None and one.probability_K is not None
+        output = find_task(self.metadata.task).output
+        windows = [
+            CaptionedWindow(
+                result.name.start or 0.0, result.name.end or 0.0, output.caption(result.prediction, self.metadata)
+            )
+            for result in self.pending
         ]
-        source, self.told, self.drawn = Path(self.told[0].name.path), [], self.drawn + 1
+        source, self.pending, self.annotated = Path(self.pending[0].name.path), [], self.annotated + 1
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            annotate(source, told, self.facts, self.folder / f"{self.drawn:04d}_{plain(source.stem)}.mp4")
+            target = self.folder / f"{self.annotated:04d}_{safe_name(source.stem)}.mp4"
+            annotate(source, windows, target, max_megapixels=self.metadata.max_megapixels)
         except InvalidImage as refusal:  # its rows say so too
             print(f"annotate: {source}: {refusal}", file=sys.stderr)
 
 
-def plain(name: str) -> str:
+def safe_name(name: str) -> str:
     """A file's name as part of another's: letters, digits, dots and dashes."""
     return re.sub(r"[^\w.-]+", "_", name)[:80]
 
 
-def asked_of(facts: ModelMetadata, cut: WindowConfig, annotate: Path | None) -> InputSource:
-    """What a model of these facts is asked about (ValueError: an argument that does not fit)."""
-    return ImageInputs(facts, cut, annotate) if facts.frames == 1 else VideoInputs(facts, cut, annotate)
+def input_source(metadata: ModelMetadata, windows: WindowConfig, annotate: Path | None) -> InputSource:
+    """The inputs of a model (ValueError: an option that does not fit it)."""
+    if metadata.frames > 1:
+        return VideoInputs(metadata, windows, annotate)
+    can_draw = "overlay" in find_task(metadata.task).output.columns(metadata)
+    options = {"--window": windows.seconds, "--stride": windows.stride, "--annotate": None if can_draw else annotate}
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name} is about videos: this model ({metadata.net}) answers images")
+    return ImageInputs(metadata)

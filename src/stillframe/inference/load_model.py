@@ -1,4 +1,4 @@
-"""The model that a name means: a file, a folder of the train stage, or an artifact of an MLflow run."""
+"""Opens the model that a name means: a file, a folder of the train stage, or an artifact of an MLflow run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_model(name: str | None, *, threads: int) -> OnnxModel | TrainedModel:
     """Open a model.
 
     Args:
-        name: an `.onnx` file; a folder that holds one, or a trained net (`artifacts/train`, with `validate` beside it);
+        name: an `.onnx` file; a folder with one, or with a trained network (`artifacts/train`, `validate` beside it);
             `runs:/<run id>`, `models:/<name>/<version>`, `models:/<name>@<alias>`; None: what this checkout exported.
         threads: of one call; 0: all cores.
 
@@ -40,7 +40,7 @@ def open_model(name: str | None, *, threads: int) -> OnnxModel | TrainedModel:
         raise FileNotFoundError(
             f"--model {path}: the folder holds neither model.onnx nor model.safetensors (see {TRAIN})"
         )
-    from stillframe.inference.trained_model import TrainedModel, facts_of
+    from stillframe.inference.trained_model import TrainedModel, read_metadata
 
-    facts = facts_of(path, path.parent / "validate", PREPARED / "card.json", *read_params("data"))
-    return TrainedModel(path, facts, threads=threads)
+    metadata = read_metadata(path, path.parent / "validate", PREPARED / "card.json", *read_params("data"))
+    return TrainedModel(path, metadata, threads=threads)

@@ -1,17 +1,18 @@
-"""The trained net itself, asked as an exported file is: the same function as in validate and evaluate behind it."""
+"""The trained network itself in place of an exported file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from stillframe.config import DataConfig
-from stillframe.inference.model_metadata import ModelMetadata
-from stillframe.inference.onnx_model import ModelOutputs, no_masks, shown, together, unfold
+from stillframe.inference.predictor import preprocess
+from stillframe.ingest.decode import Pixels
+from stillframe.model_metadata import ModelMetadata
 from stillframe.models.trained import load_net
 from stillframe.paths import read_json
 from stillframe.tasks import find_task
@@ -19,77 +20,68 @@ from stillframe.tasks.calibration import decide, softmax
 from stillframe.types import Batch, DatasetCard
 
 
-def facts_of(trained: Path, validated: Path, card: Path, data: DataConfig) -> ModelMetadata:
-    """What decides a trained model's answers, from what the stages wrote.
+def read_metadata(trained: Path, validated: Path, card: Path, data: DataConfig) -> ModelMetadata:
+    """The metadata of a trained model, from what the stages wrote.
 
     Raises:
         FileNotFoundError: a stage has not run. ValueError: a file is damaged.
     """
-    card_facts, choices, model = (
-        DatasetCard.read(card),
-        read_json(validated / "choices.json"),
-        read_json(trained / "model.json"),
-    )
-    clip = card_facts.clip or {}
-    run = trained / "run.json"
-    origin = read_json(run) if run.exists() else {}
+    dataset, choices = DatasetCard.read(card), read_json(validated / "choices.json")
+    model, run = read_json(trained / "model.json"), trained / "run.json"
+    clip, origin = dataset.clip or {}, read_json(run) if run.exists() else {}
     return ModelMetadata(
         task=model["task"],
-        classes=card_facts.classes,
-        size=card_facts.height,
-        channels=card_facts.channels,
+        classes=dataset.classes,
+        size=dataset.height,
+        channels=dataset.channels,
         resize=data.resize,
         min_px=data.min_px,
         max_megapixels=data.max_megapixels,
         tta=choices["tta"],
-        temperature=choices["temperature"],
-        threshold=choices["threshold"],
+        temperature=choices.get("temperature", 1.0),
+        threshold=choices.get("threshold"),
         net=model["name"],
         variant="trained",
-        data=card_facts.name,
-        data_hash=card_facts.split_hash,
+        data=dataset.name,
+        data_hash=dataset.split_hash,
         run_id=origin.get("run_id"),
         git_commit=origin.get("git_commit"),
-        frames=card_facts.frames,
+        frames=dataset.frames,
         fps=clip.get("fps"),
         sampling=clip.get("sampling"),
         views=clip.get("views", 1),
-        seconds=card_facts.seconds,
-        answer=find_task(model["task"]).answer,
+        seconds=dataset.seconds,
+        answer=find_task(model["task"]).output.answer,
         overlap=data.masks.overlap if data.masks is not None else None,
+        target=getattr(dataset, "target", {}),
     )
 
 
 class TrainedModel:
-    """A folder of the train stage with the frozen choices; answers like `Exported`.
+    """A folder of the train stage with the frozen choices, a `Predictor`.
 
     Attributes:
-        facts: what decides its answers.
+        metadata: what decides its predictions.
     """
 
-    def __init__(self, trained: Path, facts: ModelMetadata, *, threads: int = 0) -> None:
-        """Load the net on the CPU (FileNotFoundError, ValueError: as `load_net`)."""
+    def __init__(self, trained: Path, metadata: ModelMetadata, *, threads: int = 0) -> None:
+        """Load the network on the CPU (FileNotFoundError, ValueError: as `load_net`)."""
         self.net, task = load_net(trained)
-        self.task, self.facts = find_task(task), facts
+        self.task, self.metadata = find_task(task), metadata
         if threads:
             torch.set_num_threads(threads)
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> ModelOutputs:
-        """Answer decoded images or clips of any sizes (ValueError: an array that is neither)."""
-        no_masks(self.facts)
-        parts, of_N = unfold(images, self.facts.frames)
-        return together(self.ask(parts), of_N, self.facts.threshold)
+    def run(self, image_NHWC: Pixels) -> dict[str, NDArray[Any]]:
+        """The outputs of the exported file by name, for images (N, H, W, C) or clips (N, T, H, W, C) of any one size.
 
-    def batch(self, image_NHWC: NDArray[np.uint8]) -> ModelOutputs:
-        """Answer images of one size, as `Exported.batch`."""
-        return self.ask(list(image_NHWC))
-
-    def ask(self, parts: Sequence[NDArray[np.uint8]]) -> ModelOutputs:
-        """Answer images or clips, each by itself."""
-        facts = self.facts
-        pixels = torch.from_numpy(np.stack([shown(part, facts) for part in parts]))
-        batch = Batch({"image": pixels.movedim(-1, -3)}, {}, torch.ones(len(parts)), torch.arange(len(parts)))
-        logits_NK = self.task.learning.predict(self.net, batch, facts.tta).outputs["logits"].numpy()
-        probability_NK = softmax(logits_NK, facts.temperature)
-        decision_N = decide(probability_NK, facts.threshold).astype(np.int64)
-        return ModelOutputs(probability_NK.astype(np.float32), decision_N)
+        By the task's own prediction function, as in validate and evaluate.
+        """
+        images = torch.from_numpy(np.stack([preprocess(image, self.metadata) for image in image_NHWC]))
+        batch = Batch({"image": images.movedim(-1, -3)}, {}, torch.ones(len(images)), torch.arange(len(images)))
+        outputs = self.task.learning.predict(self.net, batch, self.metadata.tta).outputs
+        (raw,) = outputs.values()
+        arrays = self.task.learning.export_head(raw.double(), self.metadata)  # in float64, as evaluate computes
+        return {
+            name: value.float().numpy() if value.is_floating_point() else value.numpy()
+            for name, value in arrays.items()
+        }

@@ -1,7 +1,7 @@
-"""Videos on their way to a model that answers clips: a short one as evaluate asked about it, a long one in windows.
+"""Videos on their way to a model of clips: a short one as evaluate reads it, a long one in windows.
 
 A window has as many frames as a clip, evenly over its seconds. A long video is read once, in order; only the frames of
-one window are kept, as the net is shown them, so that memory does not grow with its length.
+one window are kept, preprocessed, so that memory does not grow with its length.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from stillframe.inference.expand_paths import InputFile
-from stillframe.inference.model_metadata import ModelMetadata
-from stillframe.inference.onnx_model import shown
+from stillframe.inference.predictor import preprocess
 from stillframe.ingest.decode import DecodedImage, InvalidImage, Pixels
 from stillframe.ingest.video.decode import VideoInfo, stream
 from stillframe.ingest.video.views import ClipReader, container_of
+from stillframe.model_metadata import ModelMetadata
 
-LONGER = 2.0  # times the usual length: up to there a video is asked about as a whole
+MAX_STRETCH = 2.0  # times the usual length: up to there a video is predicted as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class VideoWindow:
         path: as of `InputFile`.
         start: s from the first frame; None where nothing can be read.
         end: s; None as `start`.
-        passed: s of the video that are done with this part.
-        read: gives its clip or views, or raises Refused.
+        seconds: of the video that are done with this window and were not before.
+        read: gives its clip or views, or raises InvalidImage.
     """
 
     path: str
     start: float | None
     end: float | None
-    passed: float
+    seconds: float
     read: Callable[[], DecodedImage]
 
 
@@ -49,11 +49,11 @@ class WindowConfig:
 
     Attributes:
         seconds: of a window; set: every video is cut.
-        stride: s from one begin to the next; rounded to whole frames.
+        stride: s from one start to the next; rounded to whole frames.
     """
 
-    seconds: float | None
-    stride: float | None
+    seconds: float | None = None
+    stride: float | None = None
 
     def __post_init__(self) -> None:
         """ValueError: a length that is none."""
@@ -61,15 +61,15 @@ class WindowConfig:
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} {value:g}: seconds, more than 0")
 
-    def of(self, facts: ModelMetadata, seconds: float) -> tuple[float, float] | None:
-        """Length and stride of the windows of a video of some seconds, s; None: it is asked about as a whole.
+    def lengths(self, metadata: ModelMetadata, seconds: float) -> tuple[float, float] | None:
+        """Length and stride of the windows of a video of some seconds, s; None: it is predicted as a whole.
 
         As a whole where the clips that evaluate takes of a video see all of it; where they span it whatever its length,
-        if it is at most `LONGER` times as long as what the model learned from.
+        if it is at most `MAX_STRETCH` times as long as the training videos.
         """
-        usual, reach = facts.seconds, LONGER
-        if facts.fps is not None:
-            usual, reach = facts.frames / facts.fps, float(facts.views)
+        usual, reach = metadata.seconds, MAX_STRETCH
+        if metadata.fps is not None:
+            usual, reach = metadata.frames / metadata.fps, float(metadata.views)
         length = self.seconds if self.seconds is not None else usual
         if length is None:
             if self.stride is not None:
@@ -80,91 +80,80 @@ class WindowConfig:
         return length, self.stride if self.stride is not None else length
 
 
-def parts(found: Iterable[InputFile], facts: ModelMetadata, cut: WindowConfig) -> Iterator[VideoWindow]:
-    """The parts of all videos, in their order; of one that is refused midway those before, then one that says so."""
-    for one in found:
-        path, passed = Path(one.path), 0.0
+def video_windows(files: Iterable[InputFile], metadata: ModelMetadata, config: WindowConfig) -> Iterator[VideoWindow]:
+    """The windows of all videos, in order; of a video that is refused midway those before, then one that raises."""
+
+    def refuse(refusal: InvalidImage) -> DecodedImage:
+        raise refusal
+
+    for file in files:
+        path, done = Path(file.path), 0.0
         try:
-            about = judged(one, facts)
-            windows = cut.of(facts, about.seconds)
-            if windows is None:
-                yield VideoWindow(one.path, 0.0, about.seconds, about.seconds, partial(read_whole, path, facts))
+            info = check_video(file, metadata)
+            lengths = config.lengths(metadata, info.seconds)
+            if lengths is None:
+                read = partial(read_whole, path, metadata)
+                yield VideoWindow(file.path, 0.0, info.seconds, info.seconds, read)
                 continue
-            for start, end, clip in windows_of(path, about, facts, *windows):
-                yield VideoWindow(one.path, start, end, end - passed, _known(_picture(clip, about)))
-                passed = end
+            mode, container = "L" if info.channels == 1 else "RGB", container_of(info)
+            for start, end, clip in windows_of(path, info, metadata, *lengths):
+                image = partial(DecodedImage, clip, mode, container, info.width, info.height, info.frames)
+                yield VideoWindow(file.path, start, end, end - done, image)
+                done = end
         except InvalidImage as refusal:
-            yield VideoWindow(one.path, None, None, 0.0, _raising(refusal))
+            yield VideoWindow(file.path, None, None, 0.0, partial(refuse, refusal))
 
 
-def judged(one: InputFile, facts: ModelMetadata) -> VideoInfo:
-    """What a video is (InvalidImage: it is not answered)."""
-    if one.problem:
-        raise InvalidImage(one.problem)
-    return reading(facts).judge(Path(one.path))
+def check_video(file: InputFile, metadata: ModelMetadata) -> VideoInfo:
+    """What a video is (InvalidImage: it is refused)."""
+    if file.problem:
+        raise InvalidImage(file.problem)
+    return _reader(metadata).judge(Path(file.path))
 
 
-def reading(facts: ModelMetadata) -> ClipReader:
-    """How the videos of a model are read."""
-    return ClipReader(facts.frames, facts.fps, facts.views, facts.min_px, facts.max_megapixels)
+def _reader(metadata: ModelMetadata) -> ClipReader:
+    return ClipReader(metadata.frames, metadata.fps, metadata.views, metadata.min_px, metadata.max_megapixels)
 
 
-def read_whole(path: Path, facts: ModelMetadata) -> DecodedImage:
+def read_whole(path: Path, metadata: ModelMetadata) -> DecodedImage:
     """The clips that evaluate takes of a video, preprocessed: (V, T, S, S, C) (InvalidImage: the reason)."""
-    return reading(facts)(path, change=partial(shown, facts=facts))
+    return _reader(metadata)(path, change=partial(preprocess, metadata=metadata))
 
 
 def windows_of(
-    path: Path, about: VideoInfo, facts: ModelMetadata, length: float, stride: float
+    path: Path, info: VideoInfo, metadata: ModelMetadata, length: float, stride: float
 ) -> Iterator[tuple[float, float, Pixels]]:
-    """(start, end, clip) in order of time: s, s, uint8 (T, S, S, C) as the net is shown it.
+    """(start, end, clip) in order of time: s, s, uint8 (T, S, S, C), preprocessed.
 
     The last window ends with the video. One longer than the video is as long as the video.
 
     Args:
         path: of the video.
-        about: from its probe.
-        facts: of the model.
+        info: from its probe.
+        metadata: of the model.
         length: s, of a window.
         stride: s; at least one frame.
 
     Raises:
         InvalidImage: a frame does not decode.
     """
-    step, frames = min(length, about.seconds) / facts.frames, facts.frames
-    hop, most = max(1, round(stride / step)), facts.max_megapixels
-    held: deque[Pixels] = deque(maxlen=frames)
-    last, made, number, due = None, None, 0, frames
-    ready: tuple[float, Pixels] | None = None  # begin and clip of a window that may turn out to be the last
-    for _, image in stream(path, 1 / step, start=step / 2, min_px=facts.min_px, max_megapixels=most):
+    step, frames = min(length, info.seconds) / metadata.frames, metadata.frames
+    hop, min_px, max_megapixels = max(1, round(stride / step)), metadata.min_px, metadata.max_megapixels
+    window: deque[Pixels] = deque(maxlen=frames)
+    last, prepared, count, next_end = None, None, 0, frames
+    ready: tuple[float, Pixels] | None = None  # start and clip of a window that may turn out to be the last
+    for _, image in stream(path, 1 / step, start=step / 2, min_px=min_px, max_megapixels=max_megapixels):
         if ready is not None:
             yield ready[0], ready[0] + frames * step, ready[1]
             ready = None
-        if image is not last or made is None:
-            last, made = image, shown(image, facts)
-        held.append(made)
-        number += 1
-        if number == due:
-            ready, due = ((number - frames) * step, np.stack(held)), due + hop
-    if ready is None and held:
-        held.extend([held[-1]] * (frames - len(held)))  # one frame too few by rounding
-        ready = max(0.0, (number - frames) * step), np.stack(held)
+        if image is not last or prepared is None:  # a frame that stands still is preprocessed once
+            last, prepared = image, preprocess(image, metadata)
+        window.append(prepared)
+        count += 1
+        if count == next_end:
+            ready, next_end = ((count - frames) * step, np.stack(window)), next_end + hop
+    if ready is None and window:
+        window.extend([window[-1]] * (frames - len(window)))  # one frame too few by rounding
+        ready = max(0.0, (count - frames) * step), np.stack(window)
     if ready is not None:
-        yield ready[0], about.seconds, ready[1]
-
-
-def _picture(clip: Pixels, about: VideoInfo) -> DecodedImage:
-    return DecodedImage(
-        clip, "L" if about.channels == 1 else "RGB", container_of(about), about.width, about.height, about.frames
-    )
-
-
-def _known(picture: DecodedImage) -> Callable[[], DecodedImage]:
-    return lambda: picture
-
-
-def _raising(refusal: InvalidImage) -> Callable[[], DecodedImage]:
-    def read() -> DecodedImage:
-        raise refusal
-
-    return read
+        yield ready[0], info.seconds, ready[1]

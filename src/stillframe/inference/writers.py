@@ -6,39 +6,17 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from stillframe.config import nearest
-from stillframe.inference.stream import InferenceResult
-from stillframe.ingest.listing import to_id
 from stillframe.paths import replacing
 
 FORMATS = ("csv", "jsonl", "parquet")
-NESTED = {"probability": "probabilities", "share": "shares"}  # columns <word>/<class> -> their object in JSON lines
 ROWS = 8192  # of a Parquet row group
-Write = Callable[[InferenceResult[Any], str], None]
-
-
-def columns(classes: list[str], more: Sequence[str] = ()) -> list[str]:
-    """The columns of a table of predictions; `more` of them, numbers, behind the path."""
-    return ["path", *more, "predicted", "confidence", "reason", "heat", *(f"probability/{name}" for name in classes)]
-
-
-def row(one: InferenceResult[Any], path: str, heat: str, classes: list[str]) -> dict[str, Any]:
-    """One row; without an answer `predicted` is "" and numbers are None."""
-    values: list[float | None] = [None] * len(classes)
-    answer, confidence = "", None
-    if one.probability_K is not None:
-        values = [round(float(value), 6) for value in one.probability_K]
-        answer, confidence = classes[one.decision], values[one.decision]
-    named = {f"probability/{name}": value for name, value in zip(classes, values, strict=True)}
-    return {
-        **{"path": to_id(path), "predicted": answer, "confidence": confidence, "reason": one.reason, "heat": heat},
-        **named,
-    }
+Row = dict[str, Any]
 
 
 def format_of(out: str) -> tuple[str, Path | None]:
@@ -58,37 +36,35 @@ def format_of(out: str) -> tuple[str, Path | None]:
 
 
 @contextmanager
-def sink(out: str, classes: list[str], more: Sequence[str] = ()) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that takes the rows of labels. A file is there whole at the end, or not at all."""
-    with table(out, columns(classes, more)) as write:
-        yield write
+def open_table(out: str, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
+    """Yield a function that takes rows. A file is there whole at the end, or not at all.
 
-
-@contextmanager
-def table(out: str, names: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that takes rows of these columns. A file is there whole at the end, or not at all."""
+    Args:
+        out: as of `format_of`.
+        columns: name -> str or float; `<noun>/<name>` become one object `<nouns>` in JSON lines.
+    """
     kind, path = format_of(out)
     if path is None:
-        with _writer(kind, sys.stdout.buffer, names) as write:
+        with _writer(kind, sys.stdout.buffer, columns) as write:
             yield write
         sys.stdout.flush()
         return
-    with replacing(path) as temporary, temporary.open("wb") as file, _writer(kind, file, names) as write:
+    with replacing(path) as temporary, temporary.open("wb") as file, _writer(kind, file, columns) as write:
         yield write
 
 
 @contextmanager
-def _writer(kind: str, file: IO[bytes], names: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _writer(kind: str, file: IO[bytes], columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
     if kind == "parquet":
-        with _parquet(file, names) as write:
+        with _parquet(file, columns) as write:
             yield write
         return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
     try:
         if kind == "jsonl":
-            yield lambda values: _json_line(text, {name: values[name] for name in names})
+            yield lambda row: _json_line(text, {name: row[name] for name in columns})
         else:
-            table = csv.DictWriter(text, names, lineterminator="\n")
+            table = csv.DictWriter(text, list(columns), lineterminator="\n")
             table.writeheader()
             yield table.writerow
         text.flush()
@@ -96,30 +72,30 @@ def _writer(kind: str, file: IO[bytes], names: list[str]) -> Iterator[Callable[[
         text.detach()
 
 
-def _json_line(text: IO[str], values: dict[str, Any]) -> None:
-    """Columns of one number a class become one object."""
+def _json_line(text: IO[str], row: Row) -> None:
+    """`probability/cat` and `probability/dog` become {"probabilities": {"cat": ..., "dog": ...}}."""
     line: dict[str, Any] = {}
-    for key, value in values.items():
-        kind, mark, name = key.partition("/")
-        if mark and kind in NESTED:
-            line.setdefault(NESTED[kind], {})[name] = value
+    for column, value in row.items():
+        noun, slash, name = column.partition("/")
+        if slash:
+            plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+            line.setdefault(plural, {})[name] = value
         else:
-            line[key] = value
+            line[column] = value
     text.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def _parquet(file: IO[bytes], names: list[str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _parquet(file: IO[bytes], columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    words = ("path", "predicted", "reason", "heat", "mask", "overlay")
-    schema = pa.schema([(name, pa.string() if name in words else pa.float32()) for name in names])
-    waiting: list[dict[str, Any]] = []
+    schema = pa.schema([(name, pa.string() if kind is str else pa.float32()) for name, kind in columns.items()])
+    waiting: list[Row] = []
     with parquet.ParquetWriter(file, schema) as writer:
 
-        def write(values: dict[str, Any]) -> None:
-            waiting.append(values)
+        def write(row: Row) -> None:
+            waiting.append(row)
             if len(waiting) == ROWS:
                 empty()
 

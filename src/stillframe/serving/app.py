@@ -14,15 +14,14 @@ from typing import Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from stillframe import __version__
-from stillframe.inference.masks import MASK
 from stillframe.serving import requests
 from stillframe.serving.errors import STATUS, ApiError
 from stillframe.serving.middleware import ServiceMiddleware
@@ -36,49 +35,8 @@ PAGE_POLICY = (
 )
 
 
-class HeatMap(BaseModel):
-    """Where the model looked: the picture as the net was shown it, under the map."""
-
-    method: str = Field(examples=["occlusion"])
-    png: str = Field(description="base64")
-
-
-class ImageFile(BaseModel):
-    """What the file of the image or video was."""
-
-    format: str = Field(examples=["JPEG"])
-    mode: str = Field(examples=["RGB"])
-    width: int = Field(description="px")
-    height: int = Field(description="px")
-    frames: int = Field(description="of an image the first is used; of a video 0 where its header does not say")
-    seconds: float | None = Field(description="of a video")
-
-
-class Prediction(BaseModel):
-    """The answer about one image."""
-
-    name: str = Field(examples=["cell.png"])
-    decision: str = Field(description="the class, by the frozen threshold", examples=["defective"])
-    index: int = Field(description="of the class")
-    probability: float = Field(description="of that class, calibrated")
-    probabilities: dict[str, float] = Field(description="by class, calibrated")
-    file: ImageFile
-    heat_map: HeatMap | None
-
-
-class MaskPrediction(BaseModel):
-    """The mask of one image."""
-
-    name: str = Field(examples=["street.jpg"])
-    mask: str = Field(description="indexed PNG of the image's own size in base64; values are class indices, 255: none")
-    confidence: float = Field(description="mean probability of the answers, calibrated")
-    shares: dict[str, float] = Field(description="of the pixels, by class")
-    overlay: str | None = Field(description="with explain: the image under its mask, a PNG in base64")
-    file: ImageFile
-
-
 class Origin(BaseModel):
-    """Which model answered."""
+    """Which model predicted."""
 
     net: str
     variant: str
@@ -86,20 +44,6 @@ class Origin(BaseModel):
     run_id: str | None = Field(description="of the MLflow run")
     git_commit: str | None
     data_hash: str
-
-
-class Predictions(BaseModel):
-    """Answers in the order of the images."""
-
-    predictions: list[Prediction]
-    model: Origin
-
-
-class MaskPredictions(BaseModel):
-    """Masks in the order of the images, from a model that answers masks."""
-
-    predictions: list[MaskPrediction]
-    model: Origin
 
 
 class InvalidImageResponse(BaseModel):
@@ -118,30 +62,33 @@ class ErrorResponse(BaseModel):
     images: list[InvalidImageResponse] | None = None
 
 
-DRAWN = "heat maps; of masks the image under its mask"
-IMAGE = {"type": "string", "format": "binary"}
-NAMED = {"type": "object", "required": ["data"], "properties": {"name": {"type": "string"}, "data": {"type": "string"}}}
+BINARY = {"type": "string", "format": "binary"}
+NAMED_IMAGE = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"name": {"type": "string"}, "data": {"type": "string"}},
+}
 BODY = {
     "multipart/form-data": {
-        "schema": {"type": "object", "properties": {"images": {"type": "array", "items": IMAGE}}},
+        "schema": {"type": "object", "properties": {"images": {"type": "array", "items": BINARY}}},
     },
     "application/json": {
         "schema": {
             "type": "object",
             "required": ["images"],
-            "properties": {"images": {"type": "array", "items": {"anyOf": [{"type": "string"}, NAMED]}}},
+            "properties": {"images": {"type": "array", "items": {"anyOf": [{"type": "string"}, NAMED_IMAGE]}}},
         },
     },
-    "image/*": {"schema": IMAGE},
-    "video/*": {"schema": IMAGE},
+    "image/*": {"schema": BINARY},
+    "video/*": {"schema": BINARY},
 }
-FAULTS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in sorted(set(STATUS.values()) - {404, 405})
 }
 
 
 def make_app(service: Service, keys: tuple[bytes, ...]) -> ASGIApp:
-    """The app about a service, behind its guard."""
+    """The app of a service, behind its middleware."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -149,51 +96,57 @@ def make_app(service: Service, keys: tuple[bytes, ...]) -> ASGIApp:
         yield
         await service.stop()
 
-    about = f"{service.facts.net} on {service.facts.data}: {', '.join(service.facts.classes[:20])}"
+    metadata = service.metadata
+    about = f"{metadata.net} on {metadata.data}: {', '.join(metadata.classes[:20])}"
     app = FastAPI(
         title="stillframe", summary=about, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
     )
     _predictions(app, service)
     _probes(app, service)
     _pages(app)
-    _refusals(app)
+    _errors(app)
     if keys:
         _lock(app)
     return ServiceMiddleware(app, service, keys)
 
 
 def _predictions(app: FastAPI, service: Service) -> None:
-    most = service.settings.max_images
+    max_images = service.settings.max_images
 
     @app.post(
         "/predict",
         tags=["answers"],
-        response_model=MaskPredictions if service.facts.answer == MASK else Predictions,
-        responses=FAULTS,
+        response_model=_response_model(service.task.output.schema),
+        responses=ERRORS,
         openapi_extra={"requestBody": {"required": True, "content": BODY}},
     )
-    async def predict(
-        request: Request, explain: bool = Query(default=False, description="heat maps, overlays")
-    ) -> Response:
-        """Classes, calibrated probabilities and the decision of one or several images; one refused: none answered.
+    async def predict(request: Request, explain: bool = Query(default=False, description="heat maps, overlays")) -> Any:
+        """Predictions for one or several images; one refused: none answered.
 
-        A model that answers clips takes videos in their place; one that answers masks gives masks.
+        A model of clips takes videos in their place.
         """
         content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content == "multipart/form-data":
-            sent = await requests.multipart(request, most)
+            files = await requests.multipart(request, max_images)
         elif content == "application/json":
-            sent = await service.in_reader(requests.of_json, await request.body(), most)
+            files = await service.in_reader(requests.of_json, await request.body(), max_images)
         elif content.startswith(("image/", "video/")) or content == "application/octet-stream":
-            sent = [requests.UploadedFile("body", await request.body())]
+            files = [requests.UploadedFile("body", await request.body())]
         else:
             raise ApiError("wrong type", f"content-type {content[:80]!r}: one of {requests.TYPES} is expected")
-        return JSONResponse(await service.predict(sent, explain=explain))
+        return await service.predict(files, explain=explain)
 
     @app.get("/model", tags=["answers"])
     async def model() -> dict[str, Any]:
         """Everything the model says of itself, and this server's limits."""
         return service.description
+
+
+def _response_model(prediction: type[BaseModel]) -> type[BaseModel]:
+    """The response of /predict for the task's model of one prediction; FastAPI holds every response against it."""
+    doc = "Predictions in the order of the images."
+    fields: dict[str, Any] = {"predictions": (list[prediction], ...), "model": (Origin, ...)}  # type: ignore[valid-type]
+    return create_model(f"{prediction.__name__}s", __doc__=doc, **fields)
 
 
 def _probes(app: FastAPI, service: Service) -> None:
@@ -225,16 +178,16 @@ def _pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        there = "static/docs/"
-        made = get_swagger_ui_html(
+        folder = "static/docs/"
+        page = get_swagger_ui_html(
             openapi_url="openapi.json",
             title="stillframe",
-            swagger_js_url=f"{there}swagger-ui-bundle.js",
-            swagger_css_url=f"{there}swagger-ui.css",
+            swagger_js_url=f"{folder}swagger-ui-bundle.js",
+            swagger_css_url=f"{folder}swagger-ui.css",
             swagger_favicon_url="static/icon.svg",
             swagger_ui_parameters={"defaultModelsExpandDepth": 0},
         )
-        text = bytes(made.body).decode()
+        text = bytes(page.body).decode()
         return HTMLResponse(text, headers={"content-security-policy": _docs_policy(text)})
 
     spec = find_spec("fastapi_offline")  # Swagger UI's own files, in a package; its app is not used
@@ -246,13 +199,15 @@ def _pages(app: FastAPI) -> None:
 def _docs_policy(page: str) -> str:
     """Swagger UI begins with an inline script, allowed by its hash, and styles its elements inline."""
     inline = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in inline)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in inline
+    )
     own = PAGE_POLICY.replace("script-src 'self'", f"script-src 'self' {hashes}")
     return own.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 
 
-def _refusals(app: FastAPI) -> None:
-    """Every fault as JSON of one form."""
+def _errors(app: FastAPI) -> None:
+    """Every error as JSON of one form."""
 
     @app.exception_handler(ApiError)
     async def rejected(request: Request, fault: ApiError) -> Response:
@@ -260,8 +215,8 @@ def _refusals(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def by_the_framework(request: Request, fault: HTTPException) -> Response:
-        word = {404: "not found", 405: "wrong method"}.get(fault.status_code, "bad request")
-        refusal = ApiError(word, f"{request.method} {request.url.path[:200]}: {fault.detail} (see /docs)")
+        code = {404: "not found", 405: "wrong method"}.get(fault.status_code, "bad request")
+        refusal = ApiError(code, f"{request.method} {request.url.path[:200]}: {fault.detail} (see /docs)")
         allowed = {"allow": fault.headers["Allow"]} if fault.headers and "Allow" in fault.headers else {}
         return Response(refusal.body(), fault.status_code, {**refusal.headers, **allowed}, "application/json")
 
@@ -284,6 +239,6 @@ def _refusals(app: FastAPI) -> None:
 
 def _lock(app: FastAPI) -> None:
     """Tell OpenAPI, and with it the button of /docs, of the key."""
-    made = app.openapi()
-    made.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    made["security"] = [{"key": []}]
+    schema = app.openapi()
+    schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"key": []}]

@@ -1,7 +1,7 @@
 """Images of several requests in one model call.
 
 A call begins as soon as the model is free and either enough images wait, or no other is on its way (being received
-into pictures), or the first has waited long enough. So a single client never waits for company that is not coming.
+and decoded), or the first has waited long enough. So a single client never waits for company that is not coming.
 """
 
 from __future__ import annotations
@@ -11,35 +11,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from stillframe.ingest.decode import Pixels
 
-from stillframe.inference.onnx_model import ModelOutputs
-
-Pixels = NDArray[np.uint8]
-Ask = Callable[[Sequence[Pixels]], ModelOutputs]
-
-
-@dataclass(frozen=True)
-class BatchedPrediction:
-    """The answer about one image: float32 (K,), and the class index."""
-
-    probability_K: NDArray[np.floating]
-    decision: int
+Predict = Callable[[Sequence[Pixels]], Sequence[Any]]
 
 
 @dataclass
 class QueuedImage:
-    """An image that waits for its answer since `since` (`time.monotonic`)."""
+    """An image that waits for its prediction since `since` (`time.monotonic`)."""
 
     image: Pixels
-    answer: asyncio.Future[BatchedPrediction]
+    prediction: asyncio.Future[Any]
     since: float
 
 
 class Batcher:
-    """Asks a model about images that arrive one by one.
+    """Runs a model on images that arrive one by one.
 
     Attributes:
         coming: images that were announced and have not arrived yet.
@@ -47,23 +36,24 @@ class Batcher:
 
     def __init__(
         self,
-        ask: Ask,
+        predict: Predict,
         *,
-        batch: int,
+        batch_size: int,
         wait_s: float,
         calls: int,
-        seen: Callable[[int, float], None] = lambda images, seconds: None,
+        observe: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
         """Set up; `start` begins.
 
         Args:
-            ask: the model; called in threads of its own.
-            batch: images a call, at most.
+            predict: the model; called in threads of its own.
+            batch_size: images a call, at most.
             wait_s: the longest that a call is put off for images that are coming.
             calls: at the same time.
-            seen: told the images and seconds of each call.
+            observe: called with the images and seconds of each call.
         """
-        self.model, self.batch, self.wait_s, self.calls, self.seen = ask, batch, wait_s, calls, seen
+        self.model, self.batch_size, self.wait_s = predict, batch_size, wait_s
+        self.calls, self.observe = calls, observe
         self.coming = 0
         self._queue: asyncio.Queue[QueuedImage] = asyncio.Queue()
         self._collecting = asyncio.Lock()
@@ -77,7 +67,7 @@ class Batcher:
         return self._queue.qsize()
 
     def start(self) -> None:
-        """Begin to answer (in a running event loop)."""
+        """Begin (in a running event loop)."""
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self.calls)]
 
     async def stop(self) -> None:
@@ -92,41 +82,41 @@ class Batcher:
         self.coming += images
         self._arrived.set()
 
-    async def ask(self, image: Pixels) -> BatchedPrediction:
-        """The answer about an image, all images of one shape (raises what the model raises)."""
-        answer: asyncio.Future[BatchedPrediction] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(QueuedImage(image, answer, time.monotonic()))
+    async def predict(self, image: Pixels) -> Any:
+        """The prediction for an image (raises what the model raises)."""
+        prediction: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(QueuedImage(image, prediction, time.monotonic()))
         self._arrived.set()
-        return await answer
+        return await prediction
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             async with self._collecting:
-                taken = await self._collect()
-            if not taken:
+                batch = await self._collect()
+            if not batch:
                 continue
-            begun = time.perf_counter()
+            start = time.perf_counter()
             try:
-                said = await loop.run_in_executor(self._pool, self.model, [one.image for one in taken])
+                predictions = await loop.run_in_executor(self._pool, self.model, [queued.image for queued in batch])
             except Exception as error:  # whatever it was, the requests must hear of it and the next call must come
-                for one in taken:
-                    if not one.answer.done():
-                        one.answer.set_exception(error)
+                for queued in batch:
+                    if not queued.prediction.done():
+                        queued.prediction.set_exception(error)
                 continue
-            self.seen(len(taken), time.perf_counter() - begun)
-            for at, one in enumerate(taken):
-                if not one.answer.done():  # else its request has timed out meanwhile
-                    one.answer.set_result(BatchedPrediction(said.probability_NK[at], int(said.decision_N[at])))
+            self.observe(len(batch), time.perf_counter() - start)
+            for queued, prediction in zip(batch, predictions, strict=True):
+                if not queued.prediction.done():  # else its request has timed out meanwhile
+                    queued.prediction.set_result(prediction)
 
     async def _collect(self) -> list[QueuedImage]:
-        taken = [await self._queue.get()]
-        last = taken[0].since + self.wait_s
-        while len(taken) < self.batch:
+        batch = [await self._queue.get()]
+        deadline = batch[0].since + self.wait_s
+        while len(batch) < self.batch_size:
             if not self._queue.empty():
-                taken.append(self._queue.get_nowait())
+                batch.append(self._queue.get_nowait())
                 continue
-            left = last - time.monotonic()
+            left = deadline - time.monotonic()
             if self.coming <= 0 or left <= 0:
                 break
             self._arrived.clear()
@@ -135,4 +125,4 @@ class Batcher:
                     await self._arrived.wait()
             except TimeoutError:
                 break
-        return [one for one in taken if not one.answer.done()]
+        return [queued for queued in batch if not queued.prediction.done()]

@@ -1,15 +1,15 @@
-"""What is not answered: a status, a word for machines, a sentence for people; always JSON."""
+"""Errors of the API: a status, a code for machines, a sentence for people; always JSON."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-# word for machines -> status
+# code for machines -> status
 STATUS = {
     "bad request": 400,
     "no key": 401,
-    "not found": 404,
+    "not headers": 404,
     "wrong method": 405,
     "too slow": 408,
     "too large": 413,
@@ -27,33 +27,33 @@ class ApiError(Exception):
     """A request that is not answered.
 
     Attributes:
-        word: a key of `STATUS`.
+        code: a key of `STATUS`.
         reason: one sentence.
-        images: of the refused images the place, the name and the reason.
+        images: of the refused images the index, the name and the reason.
     """
 
-    def __init__(self, word: str, reason: str, images: list[dict[str, Any]] | None = None) -> None:
+    def __init__(self, code: str, reason: str, images: list[dict[str, Any]] | None = None) -> None:
         super().__init__(reason)
-        self.word, self.reason, self.images = word, reason, images
+        self.code, self.reason, self.images = code, reason, images
 
     @property
     def status(self) -> int:
         """Of the response."""
-        return STATUS[self.word]
+        return STATUS[self.code]
 
     @property
     def headers(self) -> dict[str, str]:
         """Of the response, besides its type."""
-        found = {}
-        if self.word in RETRY_AFTER_S:
-            found["retry-after"] = str(RETRY_AFTER_S[self.word])
-        if self.word == "no key":
-            found["www-authenticate"] = 'Bearer realm="stillframe"'
-        return found
+        headers = {}
+        if self.code in RETRY_AFTER_S:
+            headers["retry-after"] = str(RETRY_AFTER_S[self.code])
+        if self.code == "no key":
+            headers["www-authenticate"] = 'Bearer realm="stillframe"'
+        return headers
 
     def body(self) -> bytes:
-        """Of the response: {"error": word, "reason": sentence, "images": [...]}."""
-        said: dict[str, Any] = {"error": self.word, "reason": self.reason}
+        """Of the response: {"error": code, "reason": sentence, "images": [...]}."""
+        content: dict[str, Any] = {"error": self.code, "reason": self.reason}
         if self.images is not None:
-            said["images"] = self.images
-        return json.dumps(said, ensure_ascii=False).encode("utf-8", errors="replace")
+            content["images"] = self.images
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", errors="replace")

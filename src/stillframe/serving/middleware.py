@@ -1,4 +1,4 @@
-"""What stands before the app: the key, the limits, the clock, the figures, and headers for browsers."""
+"""ASGI middleware: API key, size and concurrency limits, timeout, metrics, security headers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stillframe.serving.errors import ApiError
 from stillframe.serving.service import Service
 
 PREDICT = "/predict"
-LOCKED = (PREDICT, "/model", "/metrics")  # behind the key; the page and the probes are not
-COUNTED = (*LOCKED, "/", "/health", "/ready", "/docs", "/openapi.json")  # by their own names
+PROTECTED = (PREDICT, "/model", "/metrics")  # behind the key; the page and the probes are not
+NAMED_PATHS = (*PROTECTED, "/", "/health", "/ready", "/docs", "/openapi.json")  # by their own names
 BODIES = 8  # times the largest body: of all bodies in hand
 DRAIN_BYTES, DRAIN_S = 64_000_000, 5.0  # of a refused body that is read and thrown away, so that its sender can listen
 NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -34,7 +34,7 @@ class RequestState:
         self.service, self._receive, self._send = service, receive, send
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.limit = service.settings.max_body
-        self.bytes, self.asked, self.complete, self.status = 0, False, False, 0
+        self.bytes, self.reading, self.complete, self.status = 0, False, False, 0
 
     async def receive(self) -> Message:
         """The next part of the body, counted.
@@ -43,9 +43,9 @@ class RequestState:
             ApiError: the body is too large, or the bodies of all requests are.
         """
         message = await self._next()
-        taken = len(message.get("body", b""))
-        self.bytes += taken
-        self.service.bytes_in_hand += taken
+        length_read = len(message.get("body", b""))
+        self.bytes += length_read
+        self.service.bytes_in_hand += length_read
         if self.bytes > self.limit:
             raise ApiError("too large", f"a body of more than {self.limit} bytes (serve: max_body_mb)")
         if self.service.bytes_in_hand > BODIES * self.limit:
@@ -53,13 +53,13 @@ class RequestState:
         return message
 
     async def _next(self) -> Message:
-        self.asked = True
+        self.reading = True
         message = await self._receive()
         self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, with our headers; before the head of the response the rest of the body is taken in."""
+        """Send, with our headers; before the head of the response the rest of the body is length_read in."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             await self._drain()
@@ -70,15 +70,15 @@ class RequestState:
 
     async def _drain(self) -> None:
         """Without this the connection is reset while the client still sends, and it never sees the reason."""
-        if self.complete or (not self.asked and not self._has_body()):
+        if self.complete or (not self.reading and not self._has_body()):
             return
-        taken = 0
+        length_read = 0
         try:
             async with asyncio.timeout(DRAIN_S):
-                while not self.complete and taken < DRAIN_BYTES:
-                    taken += len((await self._next()).get("body", b""))
+                while not self.complete and length_read < DRAIN_BYTES:
+                    length_read += len((await self._next()).get("body", b""))
         except TimeoutError:
-            self.complete = True  # heard enough
+            self.complete = True  # read enough
 
     def _has_body(self) -> bool:
         waits = self.headers.get("expect", "").lower() == "100-continue"  # it sends only when told to
@@ -87,8 +87,8 @@ class RequestState:
     async def refuse(self, refusal: ApiError) -> None:
         """Send a refusal."""
         body = refusal.body()
-        known = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
-        headers = [(name.encode(), value.encode()) for name, value in known.items()]
+        response = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+        headers = [(name.encode(), value.encode()) for name, value in response.items()]
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -104,54 +104,54 @@ class ServiceMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, path = time.perf_counter(), scope["path"]
-        exchange = RequestState(self.service, scope, receive, send)
+        start, path = time.perf_counter(), scope["path"]
+        state = RequestState(self.service, scope, receive, send)
         try:
-            if path in LOCKED and self.keys and not self._known(exchange.headers):
+            if path in PROTECTED and self.keys and not self._has_key(state.headers):
                 raise ApiError("no key", "this server asks for a key: Authorization: Bearer KEY, or X-API-Key: KEY")
             if path == PREDICT and scope["method"] == "POST":
-                await self._predict(scope, exchange)
+                await self._predict(scope, state)
             else:
-                await self.app(scope, exchange.receive, exchange.send)
+                await self.app(scope, state.receive, state.send)
         except ApiError as refusal:
-            if exchange.status:
+            if state.status:
                 raise
-            await exchange.refuse(refusal)
+            await state.refuse(refusal)
         except asyncio.CancelledError:  # the server ends and does not wait longer
             self.service.dropped += 1
             raise
         finally:
-            self.service.bytes_in_hand -= exchange.bytes
-            name = path if path in COUNTED else "other"
-            self.service.metrics.requests.labels(name, str(exchange.status)).inc()
-            self.service.metrics.seconds.labels(name).observe(time.perf_counter() - begun)
+            self.service.bytes_in_hand -= state.bytes
+            name = path if path in NAMED_PATHS else "other"
+            self.service.metrics.requests.labels(name, str(state.status)).inc()
+            self.service.metrics.seconds.labels(name).observe(time.perf_counter() - start)
 
-    async def _predict(self, scope: Scope, exchange: RequestState) -> None:
+    async def _predict(self, scope: Scope, state: RequestState) -> None:
         """Within the limits on requests in hand, on the body and on time."""
         service, settings = self.service, self.service.settings
         if service.draining:
             raise ApiError("draining", "this server is ending: ask another one")
         if service.in_hand >= settings.max_requests:
             raise ApiError("overloaded", f"{settings.max_requests} requests are in hand (serve: max_requests)")
-        length = exchange.headers.get("content-length", "")
+        length = state.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > settings.max_body:
-            words = f"a body of {length} bytes, more than {settings.max_body} (serve: max_body_mb)"
-            raise ApiError("too large", words)
+            reason = f"a body of {length} bytes, more than {settings.max_body} (serve: max_body_mb)"
+            raise ApiError("too large", reason)
         service.in_hand += 1
         try:
             async with asyncio.timeout(settings.timeout_s):
-                await self.app(scope, exchange.receive, exchange.send)
+                await self.app(scope, state.receive, state.send)
         except TimeoutError:
-            if exchange.complete:
+            if state.complete:
                 raise ApiError("timed out", f"no answer within {settings.timeout_s:g} s (serve: timeout_s)") from None
-            exchange.complete = True  # it had its time
+            state.complete = True  # it had its time
             raise ApiError("too slow", f"no whole body within {settings.timeout_s:g} s (serve: timeout_s)") from None
         finally:
             service.in_hand -= 1
 
-    def _known(self, headers: dict[str, str]) -> bool:
+    def _has_key(self, headers: dict[str, str]) -> bool:
         """Whether the request shows a key; all keys are compared, each in constant time."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        shown = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        matches = [hmac.compare_digest(shown.encode("latin-1"), key) for key in self.keys]
+        key_sent = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        matches = [hmac.compare_digest(key_sent.encode("latin-1"), key) for key in self.keys]
         return any(matches)

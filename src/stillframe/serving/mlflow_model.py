@@ -1,7 +1,8 @@
 """An exported file as a model of MLflow's, for `mlflow models serve`, its containers and its Spark functions.
 
 MLflow keeps this very file beside the model and runs it when the model is loaded ("models from code"): nothing is
-pickled. It may import only what `flavour.CARRIED` lists, by `from`: `flavour` renames the package.
+pickled. Beside it lie the modules that it imports, as a package of another name: see `mlflow_flavor`. What runs when
+it is loaded must not need torch.
 """
 
 from __future__ import annotations
@@ -17,73 +18,62 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from stillframe.drawing.class_map import encode_class_map
-from stillframe.inference.masks import MASK, mask_of
-from stillframe.inference.onnx_model import OnnxModel, shown
+from stillframe.inference.onnx_model import OnnxModel
+from stillframe.inference.predictor import predict_images, preprocess
 from stillframe.ingest.decode import InvalidImage, decode
 from stillframe.ingest.video.views import ClipReader
+from stillframe.tasks import find_task
 
-BATCH = 32  # images asked at a time
+BATCH_SIZE = 32  # images predicted together
 
 
 class StillframeModel(PythonModel):  # type: ignore[misc]
-    """Takes a table with the column `image`, the bytes of image files; gives `decision` and the probabilities.
+    """Takes a table with the column `image`, the bytes of image files; gives the columns of `Output.served_columns`.
 
-    A model of clips takes the column `video`, the bytes of video files. One that answers masks gives `mask`, an indexed
-    PNG of the image's own size, `confidence` and `share/<class>`.
+    A model of clips takes the column `video`, the bytes of video files.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the file."""
-        self.file = OnnxModel(Path(context.artifacts["file"]), spin=False)
+        self.model = OnnxModel(Path(context.artifacts["file"]), spin=False)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
-        """One row an image: decision, probability, and probability/<class> of each class, calibrated.
+        """One row an image, in the order of the images.
 
         Raises:
-            MlflowException: an image is refused (a 400 of `mlflow models serve`); with its place and its reason.
+            MlflowException: an image is refused (a 400 of `mlflow models serve`); with its index and its reason.
         """
-        facts = self.file.facts
-        contents = list(model_input["image" if facts.frames == 1 else "video"])
-        rows: list[dict[str, Any]] = []
-        if facts.answer == MASK:
-            return pd.DataFrame([self._mask(at, content) for at, content in enumerate(contents)])
-        for first in range(0, len(contents), BATCH):
-            some = enumerate(contents[first : first + BATCH], first)
-            answers = self.file([self._picture(at, content) for at, content in some])
-            for shares, decision in zip(answers.probability_NK, answers.decision_N, strict=True):
-                named = {f"probability/{name}": float(value) for name, value in zip(facts.classes, shares, strict=True)}
-                rows.append(
-                    {"decision": facts.classes[decision], "probability": float(shares[decision]), **named},
-                )
+        metadata = self.model.metadata
+        task, column = find_task(metadata.task), "image" if metadata.frames == 1 else "video"
+        contents, rows = list(model_input[column]), list[dict[str, Any]]()
+        batch_size = 1 if task.output.full_size else BATCH_SIZE
+        for first in range(0, len(contents), batch_size):
+            batch = enumerate(contents[first : first + batch_size], first)
+            images = [self._read(column, index, content) for index, content in batch]
+            predictions = predict_images(self.model, images)
+            rows += [task.output.served_row(prediction, metadata) for prediction in predictions]
         return pd.DataFrame(rows)
 
-    def _picture(self, at: int, content: bytes) -> Any:
-        facts = self.file.facts
-        what, read = ("image", self._image) if facts.frames == 1 else ("video", self._video)
+    def _read(self, column: str, index: int, content: bytes) -> Any:
         try:
-            return read(content)
+            return self._image(content) if column == "image" else self._video(content)
         except InvalidImage as refusal:
-            raise MlflowException(f"{what} {at}: {refusal}", INVALID_PARAMETER_VALUE) from None
+            raise MlflowException(f"{column} {index}: {refusal}", INVALID_PARAMETER_VALUE) from None
 
     def _image(self, content: bytes) -> Any:
-        facts = self.file.facts
-        image = decode(content, min_px=facts.min_px, max_megapixels=facts.max_megapixels).image
-        return image if facts.answer == MASK else shown(image, facts)
-
-    def _mask(self, at: int, content: bytes) -> dict[str, Any]:
-        classes, mask = self.file.facts.classes, mask_of(self.file, self._picture(at, content))
-        shares = {f"share/{name}": float(share) for name, share in zip(classes, mask.share_K, strict=True)}
-        return {"mask": encode_class_map(mask.answer_HW, classes), "confidence": mask.confidence, **shares}
+        metadata = self.model.metadata
+        task = find_task(metadata.task)
+        image = decode(content, min_px=metadata.min_px, max_megapixels=metadata.max_megapixels).image
+        return image if task.output.full_size else preprocess(image, metadata)
 
     def _video(self, content: bytes) -> Any:
         """All views of a video, from a file: videos are sought in."""
-        facts = self.file.facts
-        read = ClipReader(facts.frames, facts.fps, facts.views, facts.min_px, facts.max_megapixels)
+        metadata = self.model.metadata
+        read = ClipReader(metadata.frames, metadata.fps, metadata.views, metadata.min_px, metadata.max_megapixels)
         with NamedTemporaryFile(prefix="stillframe-") as file:
             file.write(content)
             file.flush()
-            return read(Path(file.name), change=partial(shown, facts=facts)).image
+            return read(Path(file.name), change=partial(preprocess, metadata=metadata)).image
 
 
 set_model(StillframeModel())

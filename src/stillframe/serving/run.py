@@ -18,11 +18,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stillframe.inference.load_model import open_model
-from stillframe.inference.model_metadata import digest_of
 from stillframe.inference.onnx_model import OnnxModel
+from stillframe.model_metadata import digest_of
 from stillframe.paths import EXPORT
 from stillframe.serving.app import make_app
-from stillframe.serving.mask_service import service_of
 from stillframe.serving.service import Service
 from stillframe.serving.settings import KEY_VARIABLE, ServingSettings, keys, read
 
@@ -58,7 +57,7 @@ def serve(model: str | None = None, *, config: Path | None = None, **flags: Any)
     """Serve until SIGTERM or SIGINT; the exit code: 0, or 1 when the end cut requests off after `drain_s`.
 
     Args:
-        model: as of `ship.opening.open_model`.
+        model: as of `open_model`.
         config: a file with settings.
         flags: single settings; None: not given.
 
@@ -67,16 +66,16 @@ def serve(model: str | None = None, *, config: Path | None = None, **flags: Any)
         OSError: the port is taken.
     """
     settings = read(config, **flags)
-    known = keys(os.environ.get(KEY_VARIABLE))
+    api_keys = keys(os.environ.get(KEY_VARIABLE))
     opened = open_model(model, threads=settings.threads)
     file = opened.path if isinstance(opened, OnnxModel) else Path(model or EXPORT) / "model.safetensors"
-    service = service_of(opened, settings, digest_of(file))
-    with bound(settings) as door:
-        _say(settings, service, file, door, bool(known))
+    service = Service(opened, settings, digest_of(file))
+    with bound(settings) as sock:
+        _print_address(settings, service, file, sock, bool(api_keys))
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _nothing)  # what uvicorn restores and raises once more at its end
-        server = Server(_configuration(make_app(service, known), settings), service)
-        server.run(sockets=[door])
+            signal.signal(number, _ignore)  # what uvicorn restores and raises once more at its end
+        server = Server(_configuration(make_app(service, api_keys), settings), service)
+        server.run(sockets=[sock])
     if not server.started:
         return 1
     if service.dropped:
@@ -101,20 +100,20 @@ def bound(settings: ServingSettings) -> socket.socket:
     """A socket at host and port; it listens only when the model is warm (OSError: taken, or no such address)."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # asyncio sets TCP_NODELAY only where the protocol is named; without it a response's second part waits 40 ms
-    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((settings.host, settings.port))
+        sock.bind((settings.host, settings.port))
     except OSError as error:
-        door.close()
+        sock.close()
         reason = f"serve.host = {settings.host}, serve.port = {settings.port}: {error.strerror or error}"
         raise OSError(f"{reason} (--port 0 takes any free one)") from None
-    return door
+    return sock
 
 
-def _say(settings: ServingSettings, service: Service, file: Path, door: socket.socket, locked: bool) -> None:
-    facts, (host, port) = service.facts, door.getsockname()[:2]
-    print(f"serve: {facts.net} ({facts.variant}) on {facts.data}, {len(facts.classes)} classes: {file}")
+def _print_address(settings: ServingSettings, service: Service, file: Path, sock: socket.socket, locked: bool) -> None:
+    metadata, (host, port) = service.metadata, sock.getsockname()[:2]
+    print(f"serve: {metadata.net} ({metadata.variant}) on {metadata.data}, {len(metadata.classes)} classes: {file}")
     print(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}  (page), /predict, /docs, /metrics", flush=True)
     if not locked and not _loopback(settings.host):
         print(
@@ -130,5 +129,5 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
+def _ignore(number: int, frame: FrameType | None) -> None:
     """The signal was handled."""

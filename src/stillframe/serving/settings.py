@@ -1,4 +1,4 @@
-"""What a server may do: settings.yaml of this room, changed by the user's file and flags."""
+"""Settings of a server: settings.yaml of this folder, changed by the user's file and flags."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def read(file: Path | None = None, **flags: Any) -> ServingSettings:
         values |= _mapping(file)
         origin = str(file)
     values |= {name: value for name, value in flags.items() if value is not None}
-    found: ServingSettings = checked("serve", ServingSettings, values, origin)
-    return found
+    settings: ServingSettings = checked("serve", ServingSettings, values, origin)
+    return settings
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def keys(text: str | None) -> tuple[bytes, ...]:
     """
     if text is None:
         return ()
-    found = tuple(part.strip().encode() for part in text.split(",") if part.strip())
-    if not found:
+    api_keys = tuple(part.strip().encode() for part in text.split(",") if part.strip())
+    if not api_keys:
         raise ValueError(f"{KEY_VARIABLE} is set and holds no key: give it one, or unset it")
-    return found
+    return api_keys

@@ -1,4 +1,4 @@
-"""Stage 8: one file that answers as the model does, held against it over the raw test files; what smaller ones cost."""
+"""Stage 8: one file that predicts as the model does, compared with it on the raw test files; what smaller ones cost."""
 
 from __future__ import annotations
 
@@ -47,33 +47,30 @@ def run(
     """Write `exported`: model.onnx, the chosen variant, the others, and export.json, the table of all of them.
 
     Raises:
-        ValueError: the net has no ONNX form, or the file's answers differ from the model's by more than `export.bound`.
+        ValueError: the network has no ONNX form, or the file is further from the model than `export.bound` allows.
     """
-    from stillframe.export.exporter import MODEL, ExportPaths
-    from stillframe.export.format_table import table_of
-    from stillframe.export.mask_exporter import shipment_of
+    from stillframe.export.exporter import MODEL, Exporter, ExportPaths
+    from stillframe.export.format_table import format_table
     from stillframe.export.variants import ExportContext
-    from stillframe.inference.trained_model import facts_of
+    from stillframe.inference.trained_model import read_metadata
     from stillframe.tasks import find_task
     from stillframe.training.spec import FinetuneSpec
 
-    lesson = FinetuneSpec(task, seed, augment, model, optim, trainer, DatasetCard.read(card), train, val, augmented)
-    facts, out = facts_of(trained, validated, card, data), fresh_folder(exported)
-    shop = ExportContext(facts, export, trained, lesson, seed)
-    places = ExportPaths(source if source.exists() else raw, test, evaluated, out)
-    table = shipment_of(shop, data, places).ship()
-    record(trained, tracking, table, out / MODEL)
-    print(table_of(table, find_task(task)))
+    spec = FinetuneSpec(task, seed, augment, model, optim, trainer, DatasetCard.read(card), train, val, augmented)
+    metadata, out = read_metadata(trained, validated, card, data), fresh_folder(exported)
+    paths = ExportPaths(source if source.exists() else raw, test, evaluated, out)
+    table = Exporter(ExportContext(metadata, export, trained, spec, seed), data, paths).export()
+    record(trained, tracking, table, out / MODEL, find_task(task).output.difference)
+    print(format_table(table, find_task(task)))
     print(f"export: {out / MODEL} ({table['chosen']})")
 
 
-def record(trained: Path, tracking: TrackingConfig, table: dict[str, Any], model: Path) -> None:
+def record(trained: Path, tracking: TrackingConfig, table: dict[str, Any], model: Path, difference: str) -> None:
     """Send the file and its numbers to the model's MLflow run."""
     run_record = attach(trained / "run.json", tracking)
     for row in table["variants"]:
         values = {key: row[key] for key in ("bytes", "latency_ms_p50", "latency_ms_p99", "images_per_s")}
-        values |= {**row["metrics"], "max_probability_difference": row["max_probability_difference"]}
-        values["changed_decisions"] = row["changed_decisions"]
+        values |= {**row["metrics"], difference: row[difference], "changed_decisions": row["changed_decisions"]}
         run_record.metrics({f"export/{row['name']}/{name}": float(value) for name, value in values.items()})
     run_record.tags({"stillframe.exported": table["chosen"]})
     run_record.artifact(model, "export")

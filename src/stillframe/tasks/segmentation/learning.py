@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stillframe.config import DistillConfig, ModelConfig, OptimConfig
+from stillframe.model_metadata import ModelMetadata
 from stillframe.models import build
 from stillframe.models.build import Network
 from stillframe.models.tta import tta_views, undo_tta
@@ -128,3 +129,11 @@ def cells(prediction: Prediction, batch: Batch, classes: int) -> Tensor:
 def make_accumulator(card: DatasetCard) -> MetricAccumulator:
     """A fresh accumulator."""
     return ConfusionAccumulator(card.classes, cells, partial(confusion_scores, metrics=METRICS))
+
+
+def export_head(outputs: Tensor, metadata: ModelMetadata) -> dict[str, Tensor]:
+    """Calibrated probabilities (N, K, H, W) and decisions int64 (N, H, W) by the frozen temperature and threshold."""
+    probability_NKHW = (outputs / metadata.temperature).softmax(1)
+    if metadata.threshold is None:
+        return {"probabilities": probability_NKHW, "decisions": probability_NKHW.argmax(1)}
+    return {"probabilities": probability_NKHW, "decisions": (probability_NKHW[:, 1] >= metadata.threshold).long()}

@@ -11,6 +11,7 @@ from stillframe.models.build import Network
 from stillframe.models.tta import tta_views
 from stillframe.tasks.classification.learning import (
     distill_loss,
+    export_head,
     make_accumulator,
     make_loss,
     mix,
@@ -23,6 +24,7 @@ from stillframe.types import DatasetCard
 __all__ = [
     "build_network",
     "distill_loss",
+    "export_head",
     "make_accumulator",
     "make_loss",
     "mix",

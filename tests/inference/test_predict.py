@@ -17,6 +17,7 @@ import yaml
 from made import Stages
 from PIL import Image
 
+from exported import predicted
 from stillframe.cli import main
 from stillframe.config.hydra_compose import compose
 from stillframe.inference.onnx_model import OnnxModel
@@ -59,7 +60,7 @@ BAD = {"2b.jpg": "not an image", "4b.png": "damaged", "deep/gone.png": "broken s
 def test_every_file_has_its_row_in_the_order_of_the_input(model: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.csv"
     done = predict([str(images)], model=model, out=str(out), batch=2, threads=2, quiet=True)
-    assert (done.answered, done.refused) == (6, 3)
+    assert (done.predicted, done.refused) == (6, 3)
     rows = table_of(out)
     assert [row["path"] for row in rows] == [f"{images}/{name}" for name in NAMES]
     file = OnnxModel(Path(model), threads=1)
@@ -67,9 +68,9 @@ def test_every_file_has_its_row_in_the_order_of_the_input(model: str, images: Pa
         if name in BAD:
             assert row["reason"].startswith(BAD[name]) and row["predicted"] == row["confidence"] == ""
             continue
-        right = file([decode((images / name).read_bytes()).image])
-        assert row["predicted"] == file.facts.classes[right.decision_N[0]] and row["reason"] == ""
-        stated = [float(row[f"probability/{label}"]) for label in file.facts.classes]
+        right = predicted(file, [decode((images / name).read_bytes()).image])
+        assert row["predicted"] == file.metadata.classes[right.decision_N[0]] and row["reason"] == ""
+        stated = [float(row[f"probability/{label}"]) for label in file.metadata.classes]
         np.testing.assert_allclose(stated, right.probability_NK[0], atol=2e-6)
         assert float(row["confidence"]) == stated[right.decision_N[0]]
 
@@ -173,7 +174,7 @@ def test_memory_does_not_grow_with_the_number_of_files(shipped: Stages, tmp_path
         done = predict([str(folder)], model=model, out=str(tmp_path / "a.csv"), threads=1, quiet=True)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert done.answered == count
+        assert done.predicted == count
     assert peaks[1] - peaks[0] < 1_200 * 300, f"{peaks} bytes: more than the names of the files in one folder"
 
 

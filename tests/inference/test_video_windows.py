@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from exported import predicted
 from reels import FACTS, Brightness, film, write_file
 from stillframe.cli import main
 from stillframe.drawing.text import series_color as rgb
@@ -79,7 +80,7 @@ def test_an_exported_file_answers_as_evaluate_asks(videos: Path, tmp_path: Path)
     assert views.shape == (2, 4, 32, 48, 3)
     (row,) = pd.read_csv(out).to_dict("records")
     assert (row["start"], row["end"], row["predicted"]) == (0.0, 1.0, "dark")
-    assert row["probability/bright"] == pytest.approx(file([views]).probability_NK[0, 1], abs=1e-5)
+    assert row["probability/bright"] == pytest.approx(predicted(file, [views]).probability_NK[0, 1], abs=1e-5)
 
 
 def test_windows_of_any_length_and_stride_see_the_frames_that_are_shown_then(videos: Path) -> None:
@@ -100,10 +101,10 @@ def test_a_window_may_be_asked_for_where_clips_span_whole_videos(
 ) -> None:
     long = videos / "deep/long.mp4"
     for usual, rows in ((None, 1), (6.0, 1), (5.0, 2)):
-        model.facts = replace(FACTS, fps=None, seconds=usual)
+        model.metadata = replace(FACTS, fps=None, seconds=usual)
         assert len(table_of(tmp_path, long)) == rows, "in windows where it is more than twice as long as usual"
     assert table_of(tmp_path, long)["end"].tolist() == [5.0, 10.625], "the last one ends with the video"
-    model.facts = replace(FACTS, fps=None)
+    model.metadata = replace(FACTS, fps=None)
     assert len(table_of(tmp_path, long, window=4.0)) == 3
     with pytest.raises(ValueError, match="give --window, too"):
         table_of(tmp_path, long, stride=1.0)
@@ -142,7 +143,7 @@ def test_heat_maps_of_videos_are_strips(model: Brightness, videos: Path, tmp_pat
     def heat(model: Any, image: np.ndarray, decision: int) -> Any:
         return image, np.zeros(image.shape[:3], np.float32), "none"
 
-    monkeypatch.setattr("stillframe.inference.heatmaps.heat_of", heat)
+    monkeypatch.setattr("stillframe.inference.predict.explain_prediction", heat)
     table = table_of(tmp_path, videos / "deep/long.mp4", explain=True)
     assert table["heat"].nunique() == 11
     with Image.open(tmp_path / table["heat"].iloc[0]) as strip:
@@ -153,7 +154,7 @@ def test_arguments_that_do_not_fit_are_one_line(model: Brightness, videos: Path,
     for given, words in [({"window": 0.0}, "--window 0: seconds"), ({"stride": -1.0}, "--stride -1: seconds")]:
         with pytest.raises(ValueError, match=words):
             table_of(tmp_path, videos, **given)
-    model.facts = replace(FACTS, frames=1)
+    model.metadata = replace(FACTS, frames=1)
     with pytest.raises(ValueError, match="--annotate is about videos"):
         table_of(tmp_path, videos, annotate=tmp_path / "drawn")
 

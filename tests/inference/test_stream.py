@@ -1,17 +1,16 @@
-"""Order, refusals and bounded reading of `answer_all`, with a model that answers with the first pixel."""
+"""Order, refusals and bounded reading of `predict_all`, with a model that answers with the first pixel."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from stillframe.inference import stream
-from stillframe.inference.onnx_model import ModelOutputs
-from stillframe.inference.stream import answer_all
+from stillframe.inference.stream import predict_all
 from stillframe.ingest.decode import DecodedImage, InvalidImage
 
 
@@ -20,9 +19,8 @@ def picture(value: int, side: int = 2) -> DecodedImage:
     return DecodedImage(image, "L", "PNG", side, side)
 
 
-def ask(images: list[np.ndarray]) -> ModelOutputs:
-    first = np.array([image[0, 0, 0] for image in images], dtype=np.int64)
-    return ModelOutputs(np.stack([first, 1 - first], 1).astype(np.float32), first)
+def ask(images: Sequence[np.ndarray]) -> list[int]:
+    return [int(image[0, 0, 0]) for image in images]
 
 
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (7, 3), (64, 2)])
@@ -33,20 +31,22 @@ def test_answers_come_in_the_order_of_the_names(batch: int, threads: int) -> Non
             raise InvalidImage("damaged: on purpose")
         return picture(number)
 
-    found = list(answer_all(range(100), read, ask, batch=batch, threads=threads))
+    found = list(predict_all(range(100), read, ask, batch_size=batch, threads=threads))
     assert [one.name for one in found] == list(range(100))
     for one in found:
         bad = one.name % 10 == 9
         assert one.reason == ("damaged: on purpose" if bad else "")
-        assert one.decision == (-1 if bad else one.name) and (one.probability_K is None) == bad
+        assert one.prediction == (None if bad else one.name) and (one.image is None) == bad
 
 
 def test_only_refused_images_are_answered_too() -> None:
     def read(number: int) -> DecodedImage:
         raise InvalidImage("empty file: 0 bytes")
 
-    assert [one.reason for one in answer_all(range(5), read, ask, batch=2, threads=2)] == ["empty file: 0 bytes"] * 5
-    assert list(answer_all([], read, ask, batch=2, threads=2)) == []
+    assert [one.reason for one in predict_all(range(5), read, ask, batch_size=2, threads=2)] == [
+        "empty file: 0 bytes"
+    ] * 5
+    assert list(predict_all([], read, ask, batch_size=2, threads=2)) == []
 
 
 def test_reading_runs_ahead_by_no_more_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_reading_runs_ahead_by_no_more_than_it_must(monkeypatch: pytest.MonkeyPa
         return picture(number, side=100)
 
     def consumed(batch: int) -> Iterator[int]:
-        for one in answer_all(range(400), read, ask, batch=batch, threads=2):
+        for one in predict_all(range(400), read, ask, batch_size=batch, threads=2):
             with lock:
                 state["done"] += 1
             yield one.name
@@ -82,4 +82,4 @@ def test_a_fault_of_ours_is_not_an_answer() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(answer_all(range(5), read, ask, batch=2, threads=2))
+        list(predict_all(range(5), read, ask, batch_size=2, threads=2))
