@@ -22,12 +22,8 @@ from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.predictor import predict_images
 from stillframe.inference.trained_model import TrainedModel
 from stillframe.paths import read_json
-<<<<<<< HEAD
-from stillframe.tasks import find_task
-=======
 from stillframe.store.split import Split
 from stillframe.tasks.classification import TASK
->>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
 
 
 def test_the_file_answers_the_raw_files_as_the_model_answered_the_prepared_ones(shipped: Stages) -> None:
@@ -43,11 +39,7 @@ def test_the_file_answers_the_raw_files_as_the_model_answered_the_prepared_ones(
     assert row["bytes"] == (shipped.exported / "model.onnx").stat().st_size
     assert 0 < row["latency_ms_p50"] <= row["latency_ms_p99"] and row["images_per_s"] > 0
     assert sorted(path.name for path in shipped.exported.iterdir()) == ["export.json", "model.onnx"]
-<<<<<<< HEAD
-    assert "0 of 8" in table_of(table, find_task("classification"))
-=======
     assert "0 of 8" in format_table(table, TASK)
->>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
 
 
 def test_the_file_is_one_valid_model_that_names_its_origin(shipped: Stages) -> None:

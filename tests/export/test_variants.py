@@ -17,11 +17,7 @@ from stillframe.export.format_table import format_table
 from stillframe.export.variants import choose
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.paths import read_json
-<<<<<<< HEAD
-from stillframe.tasks import find_task
-=======
 from stillframe.tasks.classification import TASK
->>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
 
 ALL = ["fp32", "fp16", "int8", "sparse", "slim"]
 
@@ -50,11 +46,7 @@ def test_every_variant_has_its_price(compressed: Path, shipped: Stages) -> None:
         file = OnnxModel(compressed / row["file"], threads=1)
         assert file.metadata == replace(shipped.metadata, variant=name)
         onnx.checker.check_model(str(compressed / row["file"]), full_check=True)
-<<<<<<< HEAD
-        assert name in table_of(table, find_task("classification"))
-=======
         assert name in format_table(table, TASK)
->>>>>>> 897e228 (One exporter, one runtime, one predict, one service over the output part of a task)
     assert rows["fp16"]["bytes"] < 0.6 * rows["fp32"]["bytes"]
     assert rows["int8"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
     assert rows["slim"]["bytes"] < 0.5 * rows["fp32"]["bytes"]

@@ -164,7 +164,7 @@ def test_answers_are_what_openapi_says(client: TestClient) -> None:
     assert set(one["heat_map"]) == set(schemas["HeatMap"]["properties"])
     assert set(said["model"]) == set(schemas["Origin"]["properties"])
     refused = client.post("/predict", files=form(b"")).json()
-    assert set(refused) == set(schemas["Refusal"]["properties"])
+    assert set(refused) == set(schemas["ErrorResponse"]["properties"])
 
 
 def test_clients_at_once_share_model_calls(serving: Serving, made: Made) -> None:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from stillframe.config import DataConfig, ParityBound
+from stillframe.evaluation.write_tables import rounded_intervals, rounded_scores
 from stillframe.export.evaluate_files import BATCH_PX, FileEvaluation, evaluate_files, measure_speed
-from stillframe.export.scores import score
 from stillframe.export.source_samples import SourceSample, select, source_samples
 from stillframe.export.variants import ExportContext, choose, make_variants
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.trained_model import TrainedModel
 from stillframe.ingest.decode import Pixels
-from stillframe.ingest.masks.tiles import cut
+from stillframe.ingest.tiles import cut
 from stillframe.ingest.read_image import SourceImages
 from stillframe.ingest.workers import cores
 from stillframe.paths import read_json, write_json
 from stillframe.store.split import Split
 from stillframe.tasks import find_task
+from stillframe.tasks.base import Distance
+
+if TYPE_CHECKING:
+    from stillframe.tasks.base import Output
 
 MODEL, TABLE = "model.onnx", "export.json"
+SCORES = 2  # of a file, in the table
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,12 @@ class Exporter:
         if self.section.choose == "smallest_within":  # a choice may look at validation files only
             val = Split(self.context.spec.val)
             for row, validated in zip(rows, self.evaluate(files, source_samples(val), val, None), strict=True):
-                row["validation"] = score(self.task, validated.predictions, self.metadata.classes)[0]
+                row["validation"] = self._scores(validated.predictions)
         unit, compared = self.task.output.unit, evaluations[0].distance.compared
         table: dict[str, Any] = {
             "chosen": choose(rows, self.section, self.task),
             "variants": rows,
-            "model": {"metrics": score(self.task, predictions, self.metadata.classes)[0]},
+            "model": {"metrics": self._scores(predictions)},
             "bound": asdict(self.section.bound),
             "images": len(predictions),
             unit: compared,
@@ -110,17 +115,23 @@ class Exporter:
 
     def _row(self, file: OnnxModel, evaluation: FileEvaluation, sample: SourceSample) -> dict[str, Any]:
         """A row of the table: size, speed, scores, distance from the model."""
-        section, classes = self.section, self.metadata.classes
+        section, predictions = self.section, evaluation.predictions
         bootstrap = {"resamples": section.bootstrap, "seed": self.context.seed}
-        metrics, intervals = score(self.task, evaluation.predictions, classes, **bootstrap)
+        bounds = rounded_intervals(self.task, predictions, self.metadata.classes, **bootstrap)
+        metrics = self._scores(predictions)
         speed = measure_speed(file, self._example(sample), runs=section.latency_runs, batch_size=self.batch_size)
         return {
             **{"name": file.path.stem, "file": file.path.name, "bytes": file.path.stat().st_size},
             **asdict(speed),
-            **{"metrics": metrics, "intervals": intervals},
-            self.task.output.difference: evaluation.distance.largest,
+            **{"metrics": metrics, "intervals": {name: list(bounds[name]) for name in metrics if name in bounds}},
+            f"max_{self.task.output.difference}_difference": evaluation.distance.largest,
             "changed_decisions": evaluation.distance.changed,
         }
+
+    def _scores(self, predictions: pd.DataFrame) -> dict[str, float]:
+        """The scores of the table, as evaluate computes them."""
+        scores = rounded_scores(self.task, predictions, self.metadata.classes)
+        return {name: scores[name] for name in self.task.evaluation.SLICE_METRICS[:SCORES]}
 
     def _example(self, sample: SourceSample) -> Pixels:
         """A raw image (of a video one clip) whose speed is measured; of images that are cut into tiles one tile."""
@@ -132,7 +143,8 @@ class Exporter:
     def _check(self, row: dict[str, Any], model_metrics: dict[str, float], compared: int) -> None:
         """Raise ValueError where the fp32 file is further from the model than `export.bound` allows."""
         output = self.task.output
-        fault = check_bound(row[output.difference], row["changed_decisions"], compared, output.unit, self.section.bound)
+        largest, changed = row[f"max_{output.difference}_difference"], row["changed_decisions"]
+        fault = check_bound(Distance(largest, changed, compared), output, self.section.bound)
         if fault:
             lead, table = next(iter(row["metrics"])), self.out / TABLE
             raise ValueError(
@@ -142,12 +154,14 @@ class Exporter:
             )
 
 
-def check_bound(largest: float, changed: int, compared: int, unit: str, bound: ParityBound) -> str:
+def check_bound(distance: Distance, output: Output, bound: ParityBound) -> str:
     """Why differences are more than the bound allows; "" when they are not."""
     faults = []
-    if largest > bound.probability:
-        faults.append(f"the largest probability difference is {largest:.2g}, at most {bound.probability:g} is allowed")
-    if changed > bound.decisions * compared:
-        noun = "decisions" if unit == "images" else unit
-        faults.append(f"{changed} of {compared:,} {noun} differ, at most {bound.decisions:g} of them may")
+    if distance.largest > bound.probability:
+        largest = f"the largest {output.difference} difference is {distance.largest:.2g}"
+        faults.append(f"{largest}, at most {bound.probability:g} is allowed")
+    if distance.changed > bound.decisions * distance.compared:
+        noun = "decisions" if output.unit == "images" else output.unit
+        changed = f"{distance.changed} of {distance.compared:,} {noun} differ"
+        faults.append(f"{changed}, at most {bound.decisions:g} of them may")
     return "; ".join(faults)

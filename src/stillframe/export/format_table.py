@@ -22,7 +22,7 @@ def _score(row: dict[str, Any], name: str) -> str:
 def format_table(table: dict[str, Any], task: Task) -> str:
     """All variants, one a line, the chosen one marked; the model above them."""
     model, output = table["model"]["metrics"], task.output
-    titles = [task.metric(name).noun for name in model]
+    difference, titles = f"max_{output.difference}_difference", [task.metric(name).noun for name in model]
     rate = "clips/s" if "frames" in table else "images/s"
     head = ("variant", "size", "p50 ms", "p99 ms", rate, *titles, "largest dp", "changed")
     lines = [head, ("the model", "", "", "", "", *(f"{value:.4f}" for value in model.values()), "", "")]
@@ -30,7 +30,7 @@ def format_table(table: dict[str, Any], task: Task) -> str:
     for row in table["variants"]:
         mark = " *" if row["name"] == table["chosen"] and len(table["variants"]) > 1 else ""
         speed = (f"{row['latency_ms_p50']:.1f}", f"{row['latency_ms_p99']:.1f}", f"{row['images_per_s']:,.0f}")
-        distance = (f"{row[output.difference]:.1e}", f"{row['changed_decisions']} of {compared}")
+        distance = (f"{row[difference]:.1e}", f"{row['changed_decisions']} of {compared}")
         scores = tuple(_score(row, name) for name in model)
         lines.append((row["name"] + mark, _size(row["bytes"]), *speed, *scores, *distance))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

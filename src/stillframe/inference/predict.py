@@ -22,7 +22,7 @@ from stillframe.inference.predictor import Predictor, predict_images
 from stillframe.inference.stream import InferenceResult, predict_all
 from stillframe.inference.video_windows import WindowConfig
 from stillframe.inference.writers import format_of, open_table
-from stillframe.ingest.sources import to_id
+from stillframe.ingest.listing import to_id
 from stillframe.ingest.workers import cores
 from stillframe.paths import replacing, write_text
 from stillframe.progress import bar

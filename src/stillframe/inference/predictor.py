@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillframe.ingest.decode import Pixels, prepare
-from stillframe.ingest.masks.tiles import TileRows, cut, grid
+from stillframe.ingest.tiles import TileRows, cut, grid
 from stillframe.model_metadata import ModelMetadata
 from stillframe.tasks import find_task
 

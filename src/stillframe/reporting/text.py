@@ -241,11 +241,13 @@ def exported(inputs: ReportInputs) -> str:
         return ""
     first, changed = facts["variants"][0], facts["variants"][0]["changed_decisions"]
     of_file, of_model = (score(row["metrics"][lead.name], lead.percent) for row in (first, facts["model"]))
+    # "max_probability_difference" of classes, "max_value_difference" of numbers
+    ((noun, largest),) = [(key[4:-11], row) for key, row in first.items() if re.fullmatch("max_.*_difference", key)]
     decisions = "1 decision differs" if changed == 1 else f"{changed or 'no'} decisions differ"
     counted = f" of {facts[inputs.unit]:,} {inputs.unit}" if inputs.unit in facts else ""
     return (
         f"On the {facts['images']:,} raw test files the {lead.noun} of {first['file']} is {of_file}, that of the model "
-        f"{of_model}. The largest difference of a probability is {first['max_probability_difference']:.1g} (at most "
+        f"{of_model}. The largest difference of a {noun} is {largest:.1g} (at most "
         f"{facts['bound']['probability']:g} is allowed); {decisions}{counted}."
     )
 

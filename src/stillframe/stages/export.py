@@ -60,17 +60,16 @@ def run(
     metadata, out = read_metadata(trained, validated, card, data), fresh_folder(exported)
     paths = ExportPaths(source if source.exists() else raw, test, evaluated, out)
     table = Exporter(ExportContext(metadata, export, trained, spec, seed), data, paths).export()
-    record(trained, tracking, table, out / MODEL, find_task(task).output.difference)
+    record(trained, tracking, table, out / MODEL)
     print(format_table(table, find_task(task)))
     print(f"export: {out / MODEL} ({table['chosen']})")
 
 
-def record(trained: Path, tracking: TrackingConfig, table: dict[str, Any], model: Path, difference: str) -> None:
+def record(trained: Path, tracking: TrackingConfig, table: dict[str, Any], model: Path) -> None:
     """Send the file and its numbers to the model's MLflow run."""
     run_record = attach(trained / "run.json", tracking)
     for row in table["variants"]:
-        values = {key: row[key] for key in ("bytes", "latency_ms_p50", "latency_ms_p99", "images_per_s")}
-        values |= {**row["metrics"], difference: row[difference], "changed_decisions": row["changed_decisions"]}
+        values = {key: value for key, value in row.items() if isinstance(value, int | float)} | row["metrics"]
         run_record.metrics({f"export/{row['name']}/{name}": float(value) for name, value in values.items()})
     run_record.tags({"stillframe.exported": table["chosen"]})
     run_record.artifact(model, "export")

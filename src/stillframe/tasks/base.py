@@ -489,7 +489,7 @@ class Output(Protocol):
         full_size: a prediction lies in the image's own pixels: an image is kept at its own size and predicted by
             itself. Otherwise images are resized as soon as they are read, and predicted in batches.
         unit: what `Distance.compared` counts, in the plural: images, pixels.
-        difference: key of `Distance.largest` in export.json.
+        difference: what `Distance.largest` is a difference of: probability, value; export.json has max_<it>_difference.
         blended: name of the array that is averaged where tiles overlap.
         file_column: column of the table that names the file of a prediction which is too large for a row; or "".
         schema: one prediction in HTTP responses, with the fields name, file, and heat_map or overlay if it has one.

@@ -23,7 +23,7 @@ from stillframe.tasks.response import ImageFile
 if TYPE_CHECKING:
     from stillframe.tasks.base import Arrays, Strip
 
-answer, full_size, unit, difference = "mask", True, "pixels", "max_probability_difference"
+answer, full_size, unit, difference = "mask", True, "pixels", "probability"
 blended, file_column = "probabilities", "mask"
 DIGITS = 6  # of written shares
 Floats = NDArray[np.float32]
