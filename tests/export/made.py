@@ -10,6 +10,7 @@ import torch
 
 from stillframe.config import DataConfig, ExportConfig, ParityBound, PruneConfig, TrainerConfig, build
 from stillframe.config.hydra_compose import compose
+from stillframe.evaluation.write_tables import rounded_scores
 from stillframe.export.exporter import Exporter, ExportPaths
 from stillframe.export.variants import ExportContext
 from stillframe.inference.split_predictor import SplitPredictor
@@ -20,7 +21,6 @@ from stillframe.models import weights
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.tasks import find_task
-from stillframe.tasks.classification.target import TARGET
 from stillframe.training.spec import FinetuneSpec
 from stillframe.types import DatasetCard
 
@@ -66,7 +66,7 @@ class Stages:
         self.prepared, self.trained = folder / "data/prepared", folder / "artifacts/train"
         self.validated, self.evaluated = folder / "artifacts/validate", folder / "artifacts/evaluate"
         self.exported = folder / "artifacts/export"
-        prepare(source, data, TARGET, seed=0, out=self.prepared, work=folder / ".work")
+        prepare(source, data, find_task(self.task).target, seed=0, out=self.prepared, work=folder / ".work")
         card = DatasetCard.read(self.prepared / "card.json")
         torch.manual_seed(0)
         spec = self.spec(card)
@@ -92,6 +92,8 @@ class Stages:
         predictor = SplitPredictor(self.trained, self.prepared / "test", trainer(), choices["tta"], 8)
         predictions = find_task(self.task).evaluation.predict(predictor, choices, card, self.evaluated)
         predictions.to_parquet(self.evaluated / "predictions.parquet", index=False)
+        names = find_task(self.task).evaluation.names(card)
+        write_json(self.evaluated / "metrics.json", rounded_scores(find_task(self.task), predictions, names, choices))
 
 
 def shipment(stages: Stages, section: ExportConfig = SECTION) -> Exporter:

@@ -18,10 +18,10 @@ from stillframe.ingest.decode import DecodedImage, Pixels
 from stillframe.ingest.read_image import SourceImages
 from stillframe.store.split import Split
 from stillframe.tasks import find_task
-from stillframe.tasks.base import Distance
+from stillframe.tasks.base_output import Distance
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Arrays, Output, Strip
+    from stillframe.tasks.base_output import Arrays, Output, Strip
 
 MAX_SECONDS = 2.0  # of one measurement of speed
 BATCH_BYTES = 64 << 20  # of pixels in one measurement of speed

@@ -17,16 +17,16 @@ from stillframe.export.variants import ExportContext, choose, make_variants
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.inference.trained_model import TrainedModel
 from stillframe.ingest.decode import Pixels
-from stillframe.ingest.tiles import cut
 from stillframe.ingest.read_image import SourceImages
+from stillframe.ingest.tiles import cut
 from stillframe.ingest.workers import cores
-from stillframe.paths import read_json, write_json
+from stillframe.paths import write_json
 from stillframe.store.split import Split
 from stillframe.tasks import find_task
-from stillframe.tasks.base import Distance
+from stillframe.tasks.base_output import Distance
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Output
+    from stillframe.tasks.base_output import Output
 
 MODEL, TABLE = "model.onnx", "export.json"
 SCORES = 2  # of a file, in the table
@@ -116,8 +116,8 @@ class Exporter:
     def _row(self, file: OnnxModel, evaluation: FileEvaluation, sample: SourceSample) -> dict[str, Any]:
         """A row of the table: size, speed, scores, distance from the model."""
         section, predictions = self.section, evaluation.predictions
-        bootstrap = {"resamples": section.bootstrap, "seed": self.context.seed}
-        bounds = rounded_intervals(self.task, predictions, self.metadata.classes, **bootstrap)
+        resamples, seed = section.bootstrap, self.context.seed
+        bounds = rounded_intervals(self.task, predictions, self.metadata.classes, resamples=resamples, seed=seed)
         metrics = self._scores(predictions)
         speed = measure_speed(file, self._example(sample), runs=section.latency_runs, batch_size=self.batch_size)
         return {

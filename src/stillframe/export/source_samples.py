@@ -13,7 +13,7 @@ from stillframe.store.columns import NO_VALUE
 from stillframe.store.split import Split
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Arrays
+    from stillframe.tasks.base_output import Arrays
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from stillframe.drawing.text import MIN_PX, caption, series_color
 from stillframe.ingest.decode import Pixels, to_channels
 from stillframe.ingest.video.decode import probe, stream
 from stillframe.paths import replacing
-from stillframe.tasks.base import Caption
+from stillframe.tasks.base_output import Caption
 
 MIN_WIDTH = 320  # px; a smaller video is enlarged, so that the caption can be read
 DEFAULT_FPS = 25.0  # of a video that does not say its own

@@ -74,11 +74,10 @@ def predict(
         FileNotFoundError: no such model.
         ValueError: nothing that looks like an image was found, or an argument does not fit.
     """
-    windows = WindowConfig(window, stride)
-    format_of(out)
+    windows, (_, path) = WindowConfig(window, stride), format_of(out)
     if (batch is not None and batch < 1) or threads < 0:
         raise ValueError(f"--batch {batch} --threads {threads}: at least 1, and 0 or more")
-    if explain and format_of(out)[1] is None:
+    if explain and path is None:
         raise ValueError("--explain writes pictures beside the output: give it a file, --out FILE.csv")
     opened = open_model(model, threads=threads)
     inputs = input_source(opened.metadata, windows, annotate)

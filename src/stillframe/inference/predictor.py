@@ -15,7 +15,7 @@ from stillframe.model_metadata import ModelMetadata
 from stillframe.tasks import find_task
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Arrays, Output, Strip
+    from stillframe.tasks.base_output import Arrays, Output, Strip
 
 TILE_PX = 1 << 20  # pixels of the tiles that are predicted together, about
 

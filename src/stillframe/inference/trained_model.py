@@ -16,7 +16,6 @@ from stillframe.model_metadata import ModelMetadata
 from stillframe.models.trained import load_net
 from stillframe.paths import read_json
 from stillframe.tasks import find_task
-from stillframe.tasks.calibration import decide, softmax
 from stillframe.types import Batch, DatasetCard
 
 

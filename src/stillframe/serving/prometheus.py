@@ -60,7 +60,7 @@ class ServiceMetrics:
     def count(self, names: list[str], confidence: float | None) -> None:
         """One prediction: the names of its classes, and its confidence where it has one."""
         for name in names:
-            self.answers.labels(name).inc()
+            self.answers.labels(name).inc()  # prometheus_client's own word
         if confidence is not None:
             self.confidence.observe(confidence)
 

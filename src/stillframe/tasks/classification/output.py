@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from stillframe.model_metadata import ModelMetadata
-from stillframe.tasks.base import Caption, Distance
+from stillframe.tasks.base_output import Caption, Distance
 from stillframe.tasks.response import HeatMap, ImageFile
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Arrays, Strip
+    from stillframe.tasks.base_output import Arrays, Strip
 
 answer, full_size, unit, difference = "label", False, "images", "probability"
 blended = file_column = ""

@@ -17,11 +17,11 @@ from pydantic import BaseModel, Field
 from stillframe.drawing.class_map import UNDECIDED, encode_class_map, overlay_class_map, palette
 from stillframe.ingest.decode import scaled
 from stillframe.model_metadata import ModelMetadata
-from stillframe.tasks.base import Caption, Distance
+from stillframe.tasks.base_output import Caption, Distance
 from stillframe.tasks.response import ImageFile
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Arrays, Strip
+    from stillframe.tasks.base_output import Arrays, Strip
 
 answer, full_size, unit, difference = "mask", True, "pixels", "probability"
 blended, file_column = "probabilities", "mask"
