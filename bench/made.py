@@ -83,14 +83,16 @@ def sections(*overrides: str) -> dict[str, Any]:
 
 
 def plan(folder: Path, threads: int, *overrides: str) -> Any:
-    """A training on `folder`/data/prepared, on the CPU, with threads said, as the stage `train` would plan it."""
-    from stillframe.training.loop import TrainingSpec
+    """The arguments of `loop.Training` for `folder`/data/prepared, on the CPU, with so many threads."""
+    from stillframe.training.spec import TrainingSpec
+    from stillframe.types import DatasetCard
 
     made = sections(*overrides)
     trainer = replace(made["trainer"], threads=threads, accelerator="cpu", early_stopping=None)
     data = folder / "data/prepared"
-    given = {name: made[name] for name in ("task", "seed", "augment", "model", "optim", "tracking")}
-    places = {"train": data / "train", "val": data / "val", "card": data / "card.json"}
-    return TrainingSpec(
-        **given, trainer=trainer, **places, augmented=folder / "data/augmented", trained=folder / "artifacts"
+    given = {name: made[name] for name in ("task", "seed", "augment", "model", "optim")}
+    card, augmented = DatasetCard.read(data / "card.json"), folder / "data/augmented"
+    spec = TrainingSpec(
+        **given, trainer=trainer, card=card, train=data / "train", val=data / "val", augmented=augmented
     )
+    return spec, made["tracking"], folder / "artifacts"

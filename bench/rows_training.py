@@ -73,10 +73,10 @@ def _sized_for_two_ms(setting: Setting, options: dict[str, Any]) -> int:
 
     took = {}
     for size in (4, 8, 16, 32, 64, 128):
-        training = Training(plan(options["folder"], 1, *options["changes"], f"trainer.batch_size={size}"))
+        training = Training(*plan(options["folder"], 1, *options["changes"], f"trainer.batch_size={size}"))
         epoch = plain_epoch(training)
         epoch()
-        took[size] = (epoch()[1] or 0.0) / -(-len(training.rows) // size)
+        took[size] = (epoch()[1] or 0.0) / -(-len(training.data.train) // size)
     return min(took, key=lambda size: abs(took[size] - 0.002))
 
 

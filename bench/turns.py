@@ -96,14 +96,14 @@ class Turns(pl.Callback):
 
 def plain_epoch(training: loop.Training) -> Other:
     """A tight PyTorch loop: the same net, batches, optimizer, schedule and validation; no metrics, nothing is kept."""
-    plan, size = training.plan, training.plan.trainer.batch_size
+    spec, size = training.spec, training.spec.trainer.batch_size
     net = copy.deepcopy(training.net)
-    if plan.trainer.channels_last:
+    if spec.trainer.channels_last:
         net.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(net, plan.optim)
-    rows, val, random = training.rows, training.val_rows, np.random.default_rng(0)
+    optimizer = make_optimizer(net, spec.optim)
+    rows, val, random = training.data.train, training.data.val, np.random.default_rng(0)
     steps = -(-len(rows) // size)
-    schedule = make_schedule(optimizer, plan.optim.schedule, steps * plan.trainer.max_epochs)
+    schedule = make_schedule(optimizer, spec.optim.schedule, steps * spec.trainer.max_epochs)
     labels, val_labels = torch.from_numpy(rows.values["label"]), torch.from_numpy(val.values["label"])
 
     def images(of: Any, index_B: Any) -> torch.Tensor:
@@ -115,7 +115,7 @@ def plain_epoch(training: loop.Training) -> Other:
         for index_B in np.array_split(random.permutation(len(rows)), steps):
             optimizer.zero_grad()
             logits = net(images(rows, index_B))
-            functional.cross_entropy(logits, labels[index_B], label_smoothing=plan.optim.label_smoothing).backward()
+            functional.cross_entropy(logits, labels[index_B], label_smoothing=spec.optim.label_smoothing).backward()
             optimizer.step()
             schedule.step()
         trained = time.perf_counter()
@@ -156,18 +156,18 @@ def take_turns(plan: Any, other: Callable[[loop.Training], Other], *, profile: b
 
     `profile`: see what waits for data; Lightning's profiler costs some 50 us a step, so only where that is asked.
     """
-    training = loop.Training(plan)
+    training = loop.Training(*plan)
     with redirect_stdout(StringIO()):
         decided = training.decide()
     record = open_record(training)
     assert record is not None
     turns = Turns(other(training), record)
     callbacks, _ = loop._callbacks(training, record)
-    trainer = loop.make_trainer(training, decided, [turns, *callbacks])
+    trainer = loop.make_trainer(training.spec, training.device, [turns, *callbacks])
     if profile:
         trainer.profiler = SimpleProfiler()  # type: ignore[attr-defined]
-    module = training.module(decided["batch_size"], decided["lr"])
-    if plan.trainer.channels_last:
+    module = training.module()
+    if training.spec.trainer.channels_last:
         module.net.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer.fit(module)
     record.status("FINISHED")

@@ -21,7 +21,7 @@ from stillframe.models import weights
 from stillframe.models.build import NetworkSpec, rebuild
 from stillframe.paths import write_json
 from stillframe.tasks import find_task
-from stillframe.training.spec import FinetuneSpec
+from stillframe.training.spec import TrainingSpec
 from stillframe.types import DatasetCard
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def shipment(stages: Stages, section: ExportConfig = SECTION) -> Exporter:
     prepared = stages.prepared
     card = DatasetCard.read(prepared / "card.json")
     nothing = prepared / "nothing"
-    lesson = FinetuneSpec(stages.task, 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
+    lesson = TrainingSpec(stages.task, 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
     stages.exported.mkdir(parents=True, exist_ok=True)
     places = ExportPaths(stages.source, prepared / "test", stages.evaluated, stages.exported)
     return Exporter(ExportContext(stages.metadata, section, stages.trained, lesson, seed=0), stages.data, places)

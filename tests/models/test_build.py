@@ -100,7 +100,7 @@ def test_frozen_parts_neither_learn_nor_move_until_thawed():
     net(torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)).sum().backward()
     assert net.backbone.features[0].weight.grad is None and net.backbone.features[3].weight.grad is not None
     assert torch.equal(net.backbone.features[1].running_mean, before)
-    net.thaw()
+    net.unfreeze()
     net(torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)).sum().backward()
     assert net.backbone.features[0].weight.grad is not None
     assert not torch.equal(net.backbone.features[1].running_mean, before)

@@ -64,7 +64,7 @@ def test_parts_of_the_encoder_freeze_and_thaw():
     assert frozen and all(name.startswith(("encoder.model.conv1", "encoder.model.layer1")) for name in frozen)
     net.train()
     assert not net.backbone.encoder.model.layer1.training and net.backbone.decoder.training
-    net.thaw()
+    net.unfreeze()
     assert all(value.requires_grad for value in net.parameters())
 
 

@@ -444,20 +444,20 @@ def begun(folder: Callable[..., store.Sweep], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_training_reports_its_epochs_and_hears_whether_it_is_worth_going_on(begun: search.SearchState) -> None:
-    judge = trial_pruning.judge()
-    assert judge.worth(1, 0.58), "above the median of 0.5 and 0.6"
-    assert judge.worth(2, 0.76)
-    assert not judge.worth(3, 0.77), "below the median of 0.8 and 0.9"
+    judge = trial_pruning.trial_pruner()
+    assert not judge.should_prune(1, 0.58), "above the median of 0.5 and 0.6"
+    assert not judge.should_prune(2, 0.76)
+    assert judge.should_prune(3, 0.77), "below the median of 0.8 and 0.9"
     assert begun.study.trials[2].intermediate_values == {1: 0.58, 2: 0.76, 3: 0.77}
-    again = trial_pruning.judge()  # the search was killed, and the same trial starts anew
-    assert not again.worth(1, 0.58)
+    again = trial_pruning.trial_pruner()  # the search was killed, and the same trial starts anew
+    assert again.should_prune(1, 0.58)
     assert begun.study.trials[2].intermediate_values == {1: 0.58, 2: 0.76, 3: 0.77}
 
 
 def test_only_the_first_repeat_is_pruned(begun: search.SearchState, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert trial_pruning.asks() == begun.pruning
+    assert trial_pruning.pruner_config() == begun.pruning
     monkeypatch.setenv("STILLFRAME_REPEAT", "1")
-    assert trial_pruning.asks() is None
+    assert trial_pruning.pruner_config() is None
 
 
 @pytest.mark.parametrize(
@@ -475,12 +475,16 @@ def test_trainings_are_told_where_to_ask_in_whatever_process_they_run(folder: Ca
     one = run(plan(LR, trials=2, pruner="hyperband"), folder(), launcher := Launcher())
     (word,) = [word for word in launcher.words[1] if word.startswith(f"+hydra.job.env_set.{trial_pruning.SEARCH}=")]
     assert json.loads(search_space.parse(word).value()) == json.loads(os.environ[trial_pruning.SEARCH])
-    assert trial_pruning.asks() == one.pruning and one.pruning.storage == f"sqlite:///{one.sweep.folder / 'study.db'}"
+    assert trial_pruning.pruner_config() == one.pruning and one.pruning.storage == f"sqlite:///{one.sweep.folder / 'study.db'}"
 
 
 def test_without_a_pruner_no_training_asks(folder: Callable[..., store.Sweep]) -> None:
     run(plan(LR, trials=1), folder(), launcher := Launcher())
-    assert trial_pruning.asks() is None and launcher.words[0][0].startswith("optim.lr=") and len(launcher.words[0]) == 1
+    assert (
+        trial_pruning.pruner_config() is None
+        and launcher.words[0][0].startswith("optim.lr=")
+        and len(launcher.words[0]) == 1
+    )
 
 
 class Ranks:

@@ -12,8 +12,8 @@ from stillframe.models.prune import slim, sparse, zeros
 from stillframe.models.trained import load_net
 from stillframe.paths import read_json
 from stillframe.stages import train
-from stillframe.training.finetune import tune
-from stillframe.training.spec import FinetuneSpec
+from stillframe.training.finetune import finetune
+from stillframe.training.spec import TrainingSpec
 from stillframe.types import DatasetCard
 
 
@@ -24,21 +24,21 @@ def trained(here):
     prepared, out = here.folder / "data/prepared", here.folder / "artifacts/train"
     sections = here.params("augment", "model", "optim", "trainer")
     card = DatasetCard.read(prepared / "card.json")
-    lesson = FinetuneSpec(
+    spec = TrainingSpec(
         "classification", 0, *sections, card, prepared / "train", prepared / "val", here.folder / "none"
     )
-    return out, lesson, read_json(out / "summary.json")["best_value"]
+    return out, spec, read_json(out / "summary.json")["best_value"]
 
 
 def test_half_the_weights_and_half_the_channels_can_be_done_without(trained):
-    out, lesson, before = trained
+    out, spec, before = trained
     net, _ = load_net(out)
     with sparse(net, 0.5):
-        value = tune(net, lesson, epochs=2, lr=3e-3)
+        value = finetune(net, spec, epochs=2, lr=3e-3)
     assert zeros(net) == pytest.approx(0.5, abs=0.01) and value > 0.9 * before
     small, _ = load_net(out)
     slim(small, 0.5)
-    value = tune(small, lesson, epochs=3, lr=1e-2)
+    value = finetune(small, spec, epochs=3, lr=1e-2)
     assert sum(part.numel() for part in small.parameters()) < 0.35 * sum(part.numel() for part in net.parameters())
     assert value > 0.8 * before and not small.training
     assert small(torch.zeros((3, 1, 8, 8), dtype=torch.uint8)).shape == (3, 10)
@@ -46,7 +46,7 @@ def test_half_the_weights_and_half_the_channels_can_be_done_without(trained):
 
 def test_batch_statistics_are_those_of_the_net_that_is_left(trained):
     """Also of a net whose own momentum is so low that they would lag behind for epochs (as in timm's tf_ nets)."""
-    out, lesson, _ = trained
+    out, spec, _ = trained
     net, _ = load_net(out)
     layers = [layer for layer in net.modules() if isinstance(layer, _BatchNorm)]
     for layer in layers:
@@ -54,7 +54,7 @@ def test_batch_statistics_are_those_of_the_net_that_is_left(trained):
     with torch.no_grad():
         net.backbone.features[0].weight.mul_(0.3)
     old = layers[0].running_var.clone()
-    assert math.isnan(tune(net, lesson, epochs=0, lr=1e-3))
+    assert math.isnan(finetune(net, spec, epochs=0, lr=1e-3))
     assert float((layers[0].running_var / old).median()) == pytest.approx(0.09, rel=0.3)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from stillframe.paths import read_json, write_json
 from stillframe.training.lock import exclusive
-from stillframe.training.resume import AtomicCheckpointIO, ResumeState, differences, fingerprint, open_slot
+from stillframe.training.resume import AtomicCheckpointIO, ResumeState, differences, find_state, fingerprint
 
 
 def exacting(workplace):
@@ -79,9 +79,9 @@ def test_sigterm_keeps_the_state_and_exits_143(workplace):
 
 
 def test_another_configuration_never_resumes(tmp_path):
-    old, _ = open_slot({"optim.lr": 0.1}, [], tmp_path)
+    old, _ = find_state({"optim.lr": 0.1}, [], tmp_path)
     old.last.write_bytes(b"state")
-    new, notes = open_slot({"optim.lr": 0.2}, [], tmp_path)
+    new, notes = find_state({"optim.lr": 0.2}, [], tmp_path)
     assert new.folder != old.folder and not new.last.exists()
     assert len(notes) == 1 and "optim.lr: 0.1 -> 0.2" in notes[0]
 
@@ -96,24 +96,24 @@ def test_the_note_on_an_unfinished_training_is_one_short_line(tmp_path):
         "augment.online": ["x" * 500],
         "seed": 0,
     }
-    old, _ = open_slot(before, [], tmp_path)
+    old, _ = find_state(before, [], tmp_path)
     old.last.write_bytes(b"state")
     after = {key: 64 * "f" if ":" in key else 1 for key in before}
-    (note,) = open_slot(after, [], tmp_path)[1]
+    (note,) = find_state(after, [], tmp_path)[1]
     assert "\n" not in note and len(note) < 300 and 9 * "0" not in note
     assert (
         note.index("augment.online") < note.index("optim.lr: 0.1 -> 1") < note.index("seed") < note.index("and 11 more")
     )
     only = {**before, "data:data/prepared/card.json": 64 * "2", "code:fit/a.py": 64 * "f"}
-    note = next(note for note in open_slot(only, [], tmp_path)[1] if "2 of its inputs differ:" in note)
+    note = next(note for note in find_state(only, [], tmp_path)[1] if "2 of its inputs differ:" in note)
     assert note.endswith("data:data/prepared/card.json: 11111111 -> 22222222, code:fit/a.py: 00000000 -> ffffffff")
 
 
 def test_a_difference_that_is_allowed_by_name_resumes(tmp_path):
-    old, _ = open_slot({"optim.lr": 0.1, "seed": 0}, [], tmp_path)
+    old, _ = find_state({"optim.lr": 0.1, "seed": 0}, [], tmp_path)
     old.last.write_bytes(b"state")
-    assert open_slot({"optim.lr": 0.2, "seed": 0}, ["optim.lr"], tmp_path)[0] == old
-    assert open_slot({"optim.lr": 0.2, "seed": 1}, ["optim.lr"], tmp_path)[0] != old
+    assert find_state({"optim.lr": 0.2, "seed": 0}, ["optim.lr"], tmp_path)[0] == old
+    assert find_state({"optim.lr": 0.2, "seed": 1}, ["optim.lr"], tmp_path)[0] != old
 
 
 def test_differences_are_named():
@@ -183,14 +183,14 @@ def test_a_planted_state_stops_the_training_and_is_named(here, monkeypatch):
     from stillframe.stages import train
     from stillframe.training import loop
 
-    real = loop.open_slot
+    real = loop.find_state
 
     def planted(*arguments, **options):
         slot, notes = real(*arguments, **options)
         torch.save({"state_dict": {}, "epoch": Evil()}, slot.last)
         return slot, notes
 
-    monkeypatch.setattr(loop, "open_slot", planted)
+    monkeypatch.setattr(loop, "find_state", planted)
     with pytest.raises(ValueError, match=r"\.resume/\w+/last\.ckpt is damaged or holds more than tensors"):
         train.run(*here.params("task", "seed", "augment", "model", "optim", "trainer", "tracking"))
     assert not (here.folder / "planted").exists() and not (here.folder / "artifacts").exists()

@@ -18,7 +18,7 @@ from stillframe.models.build import Network
 from stillframe.models.trained import load_net
 from stillframe.store.split import Split
 from stillframe.tasks.base import Task
-from stillframe.training.spec import FinetuneSpec
+from stillframe.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -39,7 +39,7 @@ class ExportContext:
     metadata: ModelMetadata
     section: ExportConfig
     trained: Path
-    spec: FinetuneSpec
+    spec: TrainingSpec
     seed: int
 
     def net(self) -> Network:
@@ -72,23 +72,23 @@ def _int8(context: ExportContext, fp32: ModelProto) -> ModelProto:
 
 def _sparse(context: ExportContext, fp32: ModelProto) -> ModelProto:
     from stillframe.models.prune import sparse, zeros
-    from stillframe.training.finetune import tune
+    from stillframe.training.finetune import finetune
 
     net, pruning = context.net(), context.section.sparse
     with sparse(net, pruning.share):
-        value = tune(net, context.spec, epochs=pruning.epochs, lr=pruning.lr)
+        value = finetune(net, context.spec, epochs=pruning.epochs, lr=pruning.lr)
     _print_pruned("sparse", pruning, value, context, f"{100 * zeros(net):.0f} % of the weights are zero")
     return net_graph(net.eval(), context.metadata)
 
 
 def _slim(context: ExportContext, fp32: ModelProto) -> ModelProto:
     from stillframe.models.prune import slim
-    from stillframe.training.finetune import tune
+    from stillframe.training.finetune import finetune
 
     net, pruning = context.net(), context.section.slim
     before = sum(part.numel() for part in net.parameters())
     slim(net, pruning.share)
-    value = tune(net, context.spec, epochs=pruning.epochs, lr=pruning.lr)
+    value = finetune(net, context.spec, epochs=pruning.epochs, lr=pruning.lr)
     after = sum(part.numel() for part in net.parameters())
     _print_pruned("slim", pruning, value, context, f"{before:,} -> {after:,} parameters")
     return net_graph(net.eval(), context.metadata)

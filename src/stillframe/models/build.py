@@ -51,7 +51,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255, persistent=False)
-        self._frozen: list[nn.Module] = []
+        self.frozen: list[nn.Module] = []  # parts that do not learn
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
         """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels.
@@ -103,16 +103,16 @@ class Network(nn.Module):
         for prefix in prefixes:
             if prefix not in stems:
                 raise ValueError(f"model.freeze: no part {prefix!r} in {self.spec.name}: {nearest(prefix, stems)}")
-        self._frozen = [module for name, module in self.backbone.named_modules() if name in prefixes]
-        for module in self._frozen:
+        self.frozen = [module for name, module in self.backbone.named_modules() if name in prefixes]
+        for module in self.frozen:
             module.requires_grad_(False)
         self.train(self.training)
 
-    def thaw(self) -> None:
+    def unfreeze(self) -> None:
         """Let everything learn."""
-        for module in self._frozen:
+        for module in self.frozen:
             module.requires_grad_(True)
-        self._frozen = []
+        self.frozen = []
         self.train(self.training)
 
     def channels_last(self) -> None:
@@ -120,15 +120,10 @@ class Network(nn.Module):
         if all(weight.ndim < 5 for weight in self.backbone.parameters()):
             self.backbone.to(memory_format=torch.channels_last)
 
-    @property
-    def frozen(self) -> bool:
-        """Whether a part does not learn."""
-        return bool(self._frozen)
-
     def train(self, mode: bool = True) -> Network:
         """As of torch, but frozen parts stay in evaluation mode: their batch statistics must not move."""
         super().train(mode)
-        for module in self._frozen:
+        for module in self.frozen:
             module.eval()
         return self
 

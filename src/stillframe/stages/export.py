@@ -54,9 +54,9 @@ def run(
     from stillframe.export.variants import ExportContext
     from stillframe.inference.trained_model import read_metadata
     from stillframe.tasks import find_task
-    from stillframe.training.spec import FinetuneSpec
+    from stillframe.training.spec import TrainingSpec
 
-    spec = FinetuneSpec(task, seed, augment, model, optim, trainer, DatasetCard.read(card), train, val, augmented)
+    spec = TrainingSpec(task, seed, augment, model, optim, trainer, DatasetCard.read(card), train, val, augmented)
     metadata, out = read_metadata(trained, validated, card, data), fresh_folder(exported)
     paths = ExportPaths(source if source.exists() else raw, test, evaluated, out)
     table = Exporter(ExportContext(metadata, export, trained, spec, seed), data, paths).export()

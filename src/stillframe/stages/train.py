@@ -12,6 +12,7 @@ from stillframe.config import AugmentConfig, ModelConfig, OptimConfig, TrackingC
 from stillframe.paths import AUGMENTED, PREPARED, TRAIN
 from stillframe.tracking.record import start_ahead
 from stillframe.training import launch
+from stillframe.types import DatasetCard
 
 
 def run(
@@ -41,16 +42,17 @@ def run(
         return code
     from stillframe.training import loop
     from stillframe.training.callbacks import StoppedBySignal, TrialPruned
+    from stillframe.training.lock import exclusive
+    from stillframe.training.spec import TrainingSpec
 
-    plan = loop.TrainingSpec(task, seed, augment, model, optim, trainer, tracking, train, val, card, augmented, trained)
+    facts = DatasetCard.read(card)
+    spec = TrainingSpec(task, seed, augment, model, optim, trainer, facts, train, val, augmented)
     try:
         if launch.already_launched():
-            loop.run(plan)
+            loop.run(spec, tracking, trained)
         else:
-            from stillframe.training.lock import exclusive
-
             with exclusive():
-                loop.run(plan)
+                loop.run(spec, tracking, trained)
     except StoppedBySignal as stopped:
         print(f"stopped by signal {stopped.signum}; `dvc repro` resumes", file=sys.stderr)
         return stopped.exit_code

@@ -13,7 +13,7 @@ the folder that is imported when it is first used, so that a stage loads (and de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -244,7 +244,8 @@ class Task:
         named = {metric.name: metric for metric in usable if not metric.per_class}
         for metric in usable:
             if metric.per_class:
-                named |= {f"{metric.name}/{name}": metric for name in classes}
+                full = [replace(metric, name=f"{metric.name}/{name}") for name in classes]
+                named |= {of_class.name: of_class for of_class in full}
         return named
 
 

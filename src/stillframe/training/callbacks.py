@@ -19,6 +19,7 @@ from torch import nn
 from stillframe.config import nearest
 from stillframe.models import weights
 from stillframe.paths import replacing
+from stillframe.tasks.base import Metric
 from stillframe.tracking.record import RunRecord
 from stillframe.training import trial_pruning
 from stillframe.training.resume import ResumeState
@@ -47,8 +48,8 @@ class ResumeCheckpoint(Checkpoint):
     A `Checkpoint`, so that Lightning calls it after the module's and the other callbacks' hooks.
     """
 
-    def __init__(self, slot: ResumeState, every_s: float) -> None:
-        self.slot, self.every_s = slot, every_s
+    def __init__(self, state: ResumeState, every_s: float) -> None:
+        self.state, self.every_s = state, every_s
         self.saved_at = time.monotonic()
         self.signum = 0
 
@@ -98,7 +99,7 @@ class ResumeCheckpoint(Checkpoint):
         values = [*pl_module.parameters(), *pl_module.buffers()]
         lost = not all(bool(value.isfinite().all()) for value in values)
         if not self._any(trainer, pl_module, int(lost)):
-            trainer.save_checkpoint(self.slot.last)
+            trainer.save_checkpoint(self.state.last)
 
 
 class TrialPruning(Checkpoint):
@@ -108,36 +109,36 @@ class TrialPruning(Checkpoint):
     after it.
     """
 
-    def __init__(self, slot: ResumeState, asks: trial_pruning.PrunerConfig) -> None:
-        self.slot, self.metric = slot, asks.metric
-        self.judge: trial_pruning.TrialPruner | None = None
+    def __init__(self, state: ResumeState, pruner: trial_pruning.PrunerConfig) -> None:
+        self.state, self.metric = state, pruner.metric
+        self.pruner: trial_pruning.TrialPruner | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Rank 0 asks, all ranks follow. The last epoch is only told: there is nothing left to save.
+        """Rank 0 asks the pruner, all ranks follow. The last epoch is only reported: there is nothing left to save.
 
         Raises:
-            ValueError: the objective is not measured in training. Pruned: the pruner says so.
+            ValueError: the objective is not measured in training. TrialPruned: the pruner says so.
         """
         if self.metric not in trainer.callback_metrics:
-            known = nearest(self.metric, [name for name in trainer.callback_metrics if name.startswith("val/")])
-            raise ValueError(f"hydra.sweeper.pruner: {self.metric} is not measured after each epoch: {known}")
+            hint = nearest(self.metric, [name for name in trainer.callback_metrics if name.startswith("val/")])
+            raise ValueError(f"hydra.sweeper.pruner: {self.metric} is not measured after each epoch: {hint}")
         done, last = trainer.current_epoch + 1, trainer.max_epochs or 0
         value = float(trainer.callback_metrics[self.metric])
         why = f"after {done} of {last} epochs, {self.metric} {value:.4f}"
-        stop = trainer.is_global_zero and not self._worth(done, value) and done < last
+        stop = trainer.is_global_zero and self._should_prune(done, value) and done < last
         if stop:
-            self.slot.last.unlink(missing_ok=True)
-            trial_pruning.leave(why)
+            self.state.last.unlink(missing_ok=True)
+            trial_pruning.write_reason(why)
         if ResumeCheckpoint._any(trainer, pl_module, int(stop)):
             raise TrialPruned(why)
 
-    def _worth(self, done: int, value: float) -> bool:
+    def _should_prune(self, done: int, value: float) -> bool:
         try:
-            self.judge = self.judge or trial_pruning.judge()
-            return self.judge.worth(done, value)
+            self.pruner = self.pruner or trial_pruning.trial_pruner()
+            return self.pruner.should_prune(done, value)
         except Exception as error:  # whatever a database does, the training goes on
             print(f"the search could not be asked: {type(error).__name__}: {error}", file=sys.stderr)
-            return True
+            return False
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -157,10 +158,16 @@ class AveragedWeights(EMAWeightAveraging):
 class BestWeights(pl.Callback):
     """Keeps the weights of the best epoch as safetensors; they become the stage's output."""
 
-    def __init__(self, path: Path, metric: str, higher: bool, average: AveragedWeights | None = None) -> None:
-        """`average`: where the validated weights are the averaged ones."""
+    def __init__(self, path: Path, metric: Metric, average: AveragedWeights | None = None) -> None:
+        """Write to `path`.
+
+        Args:
+            path: of the weights.
+            metric: of the validation split, by which epochs are compared.
+            average: where the validated weights are the averaged ones.
+        """
         self.average = average
-        self.path, self.metric, self.sign = path, f"val/{metric}", 1.0 if higher else -1.0
+        self.path, self.metric, self.sign = path, f"val/{metric.name}", 1.0 if metric.maximize else -1.0
         self.value: float | None = None
         self.epoch = -1
 
@@ -187,7 +194,14 @@ class EpochHistory(Checkpoint):
     """One row an epoch: kept on disk, sent to the record, printed as the live line."""
 
     def __init__(self, path: Path, record: RunRecord | None, epochs: int, printed: Sequence[str]) -> None:
-        """`printed`: columns of the live line."""
+        """Write to `path`.
+
+        Args:
+            path: of the CSV file.
+            record: the MLflow run; None on other ranks than the first.
+            epochs: of the whole training, for the time left.
+            printed: names of the metrics on the live line, e.g. "val/loss".
+        """
         self.path, self.record, self.epochs, self.printed = path, record, epochs, printed
         self.rows: list[dict[str, float]] = []
         self.started = time.monotonic()

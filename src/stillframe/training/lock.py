@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from stillframe.paths import RESUME
 
@@ -20,14 +21,12 @@ def exclusive(root: Path = RESUME) -> Iterator[None]:
         ValueError: names the process that holds it.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(f"{root / 'lock'}: another training runs in this folder: {file.read().strip()}") from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    path = root / "lock"
+    try:
+        acquired = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        holder = path.read_text(encoding="utf-8").strip()
+        raise ValueError(f"{path}: another training runs in this folder: {holder}") from None
+    with acquired:
+        path.write_text(f"pid {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield

@@ -33,12 +33,12 @@ def open_record(training: Training) -> RunRecord | None:
     """The MLflow record: a new run, or the one that a resumed training began. Rank 0 only."""
     if training.rank != 0:
         return None
-    plan, state = training.plan, training.slot.recall()
+    tracking, state = training.tracking, training.state.recall()
     fresh = "journal" not in state
     if fresh:
-        training.slot.remember(journal=RunRecord.new_name(), uri=tracking_uri(plan.tracking))
-        state = training.slot.recall()
-    record = RunRecord(state["journal"], plan.tracking, uri=state["uri"])
+        training.state.remember(journal=RunRecord.new_name(), uri=tracking_uri(tracking))
+        state = training.state.recall()
+    record = RunRecord(state["journal"], tracking, uri=state["uri"])
     record.status("RUNNING")
     if fresh:
         describe(record, training)
@@ -49,11 +49,11 @@ def open_record(training: Training) -> RunRecord | None:
 
 def describe(record: RunRecord, training: Training) -> None:
     """What the run came from: parameters, code, data, packages, machine."""
-    plan, code = training.plan, lineage.code()
+    spec, code = training.spec, lineage.code()
     composed = yaml.safe_load(PARAMS.read_text(encoding="utf-8")) if PARAMS.exists() else {}
-    record.params(flat(composed) | plan.params())
+    record.params(flat(composed) | training.params())
     tags = {
-        "mlflow.runName": f"{training.card.name}-{plan.model.name}-{plan.augment.name}",
+        "mlflow.runName": f"{spec.card.name}-{spec.model.name}-{spec.augment.name}",
         "mlflow.source.name": "dvc repro",
     }
     if os.environ.get(RUN):  # a trial of a sweep, which has named it
@@ -65,15 +65,15 @@ def describe(record: RunRecord, training: Training) -> None:
     record.tags(tags)
     changes = lineage.uncommitted()
     if changes:
-        (training.slot.folder / "uncommitted.diff").write_bytes(changes)
-        record.artifact(training.slot.folder / "uncommitted.diff", "lineage")
+        (training.state.folder / "uncommitted.diff").write_bytes(changes)
+        record.artifact(training.state.folder / "uncommitted.diff", "lineage")
     for name in ("params.yaml", "requirements.lock"):
         if Path(name).exists():
             record.artifact(Path(name), "lineage")
     for split in ("train", "val", "test"):
-        counts = yaml.safe_dump(training.card.counts.get(split, {}), default_flow_style=True)[:1000]
-        digest = training.card.split_hash
-        record.dataset(f"{training.card.name}/{split}", digest, f"data/prepared/{split}", split, counts)
+        counts = yaml.safe_dump(spec.card.counts.get(split, {}), default_flow_style=True)[:1000]
+        digest = spec.card.split_hash
+        record.dataset(f"{spec.card.name}/{split}", digest, f"data/prepared/{split}", split, counts)
 
 
 def write_outputs(
@@ -84,24 +84,24 @@ def write_outputs(
     seconds: float,
     record: RunRecord,
 ) -> None:
-    """artifacts/train: the best weights, what rebuilds the net, the history, the run's id. Then the slot is cleared."""
-    plan, slot, out = training.plan, training.slot, training.plan.trained
+    """Write artifacts/train: best weights, what rebuilds the network, history, run id; then delete the resume state."""
+    spec, state, out = training.spec, training.state, training.trained
     if best.value is None:
         raise ValueError(
-            f"trainer.monitor = {plan.trainer.monitor!r} was never finite: no epoch can be called the best"
+            f"trainer.monitor = {spec.trainer.monitor!r} was never finite: no epoch can be called the best"
         )
     out.mkdir(parents=True, exist_ok=True)
     for source, target in (("best.safetensors", "model.safetensors"), ("history.csv", "history.csv")):
         with replacing(out / target) as temporary:
-            shutil.copyfile(slot.folder / source, temporary)
-    write_json(out / "model.json", {"task": plan.task, **asdict(training.net.spec)})
+            shutil.copyfile(state.folder / source, temporary)
+    write_json(out / "model.json", {"task": spec.task, **asdict(training.net.spec)})
     summary = summarise(training, decided, best, trainer, seconds)
     write_json(out / "summary.json", summary)
     record.metrics(
         {
             "train/seconds": seconds,
             "train/best_epoch": best.epoch,
-            f"train/best_{plan.trainer.monitor}": best.value,
+            f"train/best_{spec.trainer.monitor}": best.value,
         }
     )
     for name in ("model.safetensors", "model.json", "history.csv", "summary.json"):
@@ -114,14 +114,14 @@ def write_outputs(
         {
             "run_id": run_id,
             "journal": journal,
-            "experiment": plan.tracking.experiment,
+            "experiment": training.tracking.experiment,
             "tracking_uri": record.uri,
             **lineage.code(),
             "versions": lineage.versions(),
             "dvc": lineage.dvc_hashes(without=LATER),
         },
     )
-    shutil.rmtree(slot.folder)
+    shutil.rmtree(state.folder)
 
 
 def summarise(
@@ -134,11 +134,11 @@ def summarise(
     return {
         "best_epoch": best.epoch,
         "epochs": epochs,
-        "stopped_early": epochs < training.plan.trainer.max_epochs,
-        "monitor": training.plan.trainer.monitor,
+        "stopped_early": epochs < training.spec.trainer.max_epochs,
+        "monitor": training.spec.trainer.monitor,
         "best_value": best.value,
         "seconds": round(seconds, 2),
-        "images_per_s": round(len(training.rows) * epochs / max(seconds, 1e-9), 1),
+        "images_per_s": round(len(training.data.train) * epochs / max(seconds, 1e-9), 1),
         "parameters": parameters,
         "trainable_parameters": learnt,
         "device": training.device,

@@ -1,4 +1,4 @@
-"""Questions that two seconds of trying answer better than a flag: precision, learning rate, batch size."""
+"""Precision, learning rate and batch size, where a short trial answers better than a flag."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from stillframe.training.trainer import silence_lightning
+
 if TYPE_CHECKING:
     from stillframe.training.loop import Training
 
@@ -19,11 +21,11 @@ RANGE_STEPS = 100  # of the LR range test; its suggestion leaves out the first t
 
 def decide(training: Training) -> dict[str, Any]:
     """`precision`, `lr` and `batch_size` for a training: as configured, or tried out where the configuration asks."""
-    trainer = training.plan.trainer
+    trainer = training.spec.trainer
     if training.world > 1 and (trainer.find_lr or trainer.find_batch_size):
         raise ValueError("trainer.find_lr and trainer.find_batch_size need trainer.devices = 1: find first, then scale")
     batch_size = find_batch_size(training) if trainer.find_batch_size else trainer.batch_size
-    lr = find_lr(training, batch_size) if trainer.find_lr else training.plan.optim.lr
+    lr = find_lr(training, batch_size) if trainer.find_lr else training.spec.optim.lr
     precision = faster_precision(training, batch_size) if trainer.precision == "auto" else trainer.precision
     return {"precision": precision, "lr": lr, "batch_size": batch_size}
 
@@ -31,10 +33,12 @@ def decide(training: Training) -> dict[str, Any]:
 def _seconds_a_step(training: Training, batch_size: int, bf16: bool) -> float:
     """Forward and backward of one real batch, the median of what fits into a second."""
     net = copy.deepcopy(training.net).to(training.device)
-    if training.plan.trainer.channels_last:
+    if training.spec.trainer.channels_last:
         net.channels_last()
-    batch = training.rows[(0, np.zeros(min(batch_size, len(training.rows)), dtype=np.int64))].to(training.device)
-    loss = training.task.learning.make_loss(training.plan.optim, training.card)
+    batch = training.data.train[(0, np.zeros(min(batch_size, len(training.data.train)), dtype=np.int64))].to(
+        training.device
+    )
+    loss = training.task.learning.make_loss(training.spec.optim, training.spec.card)
     times: list[float] = []
     end = time.monotonic() + PROBE_S
     while time.monotonic() < end or len(times) < 4:
@@ -58,10 +62,9 @@ def faster_precision(training: Training, batch_size: int) -> str:
     return chosen
 
 
-def _tuner(training: Training) -> tuple[Any, pl.Trainer]:
+def _tuner(training: Training) -> Any:
+    """Lightning's Tuner."""
     from pytorch_lightning.tuner.tuning import Tuner
-
-    from stillframe.training.loop import silence_lightning
 
     silence_lightning()
     trainer = pl.Trainer(
@@ -72,44 +75,43 @@ def _tuner(training: Training) -> tuple[Any, pl.Trainer]:
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        default_root_dir=str(training.slot.folder),
+        default_root_dir=str(training.state.folder),
     )
-    return Tuner(trainer), trainer
-
-
-def _restored(training: Training, state: dict[str, Any]) -> None:
-    training.net.load_state_dict(state)
+    return Tuner(trainer)
 
 
 def find_lr(training: Training, batch_size: int) -> float:
     """The LR range test (Smith 2017) of Lightning's Tuner; weights are put back afterwards."""
     before = copy.deepcopy(training.net.state_dict())
-    module = training.module(batch_size, training.plan.optim.lr)
-    tuner, _ = _tuner(training)
-    found = tuner.lr_find(module, num_training=RANGE_STEPS, update_attr=False, attr_name="lr", early_stop_threshold=4.0)
-    suggestion = found.suggestion() if found is not None else None
-    _restored(training, before)
-    lr = float(suggestion) if suggestion else training.plan.optim.lr
-    print(f"learning rate: {lr:.2e} (range test; optim.lr = {training.plan.optim.lr:.2e})")
+    module = training.module()
+    module.batch_size = batch_size
+    tuner = _tuner(training)
+    result = tuner.lr_find(
+        module, num_training=RANGE_STEPS, update_attr=False, attr_name="lr", early_stop_threshold=4.0
+    )
+    suggestion = result.suggestion() if result is not None else None
+    training.net.load_state_dict(before)
+    lr = float(suggestion) if suggestion else training.spec.optim.lr
+    print(f"learning rate: {lr:.2e} (range test; optim.lr = {training.spec.optim.lr:.2e})")
     return lr
 
 
 def find_batch_size(training: Training) -> int:
     """The largest power of two that fits into memory, at most the train split, by Lightning's Tuner."""
     before = copy.deepcopy(training.net.state_dict())
-    module = training.module(training.plan.trainer.batch_size, training.plan.optim.lr)
-    tuner, _ = _tuner(training)
-    limit = max(1, len(training.rows) // training.plan.trainer.batch_size).bit_length() - 1
+    module = training.module()
+    tuner = _tuner(training)
+    limit = max(1, len(training.data.train) // training.spec.trainer.batch_size).bit_length() - 1
     if limit < 1:
-        return training.plan.trainer.batch_size
+        return training.spec.trainer.batch_size
     size = tuner.scale_batch_size(
         module,
         mode="power",
         steps_per_trial=2,
         max_trials=min(limit, 8),
-        init_val=training.plan.trainer.batch_size,
+        init_val=training.spec.trainer.batch_size,
     )
-    _restored(training, before)
-    chosen = int(size or training.plan.trainer.batch_size)
-    print(f"batch size: {chosen} (trainer.batch_size = {training.plan.trainer.batch_size})")
+    training.net.load_state_dict(before)
+    chosen = int(size or training.spec.trainer.batch_size)
+    print(f"batch size: {chosen} (trainer.batch_size = {training.spec.trainer.batch_size})")
     return chosen

@@ -73,7 +73,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """The place of one training's resume state."""
+    """The folder with one training's resume state."""
 
     folder: Path
 
@@ -96,8 +96,8 @@ class ResumeState:
         return dict(read_json(self.state)) if self.state.exists() else {}
 
 
-def open_slot(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -> tuple[ResumeState, list[str]]:
-    """The slot for these inputs, and what to tell the user about other unfinished trainings.
+def find_state(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -> tuple[ResumeState, list[str]]:
+    """The state of these inputs, and what to tell the user about other unfinished trainings.
 
     A training with other inputs is resumed only when every difference is named in `allowed` (trainer.resume_anyway).
     """
@@ -105,15 +105,15 @@ def open_slot(inputs: dict[str, Any], allowed: list[str], root: Path = RESUME) -
     notes: list[str] = []
     if not own.last.exists():
         for other in sorted(root.glob("*/inputs.json")):
-            slot = ResumeState(other.parent)
-            if not slot.last.exists():
+            state = ResumeState(other.parent)
+            if not state.last.exists():
                 continue
             changed = differences(read_json(other), inputs)
             if changed and set(changed) <= set(allowed):
-                return slot, [
-                    f"resuming {slot.folder} although it differs in {', '.join(changed)}: trainer.resume_anyway"
+                return state, [
+                    f"resuming {state.folder} although it differs in {', '.join(changed)}: trainer.resume_anyway"
                 ]
-            notes.append(f"the unfinished training in {slot.folder} is not resumed, {listed(changed)}")
+            notes.append(f"the unfinished training in {state.folder} is not resumed, {listed(changed)}")
     own.folder.mkdir(parents=True, exist_ok=True)
     write_json(own.folder / "inputs.json", inputs)
     return own, notes

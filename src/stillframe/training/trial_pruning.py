@@ -1,4 +1,4 @@
-"""Whether a training is worth going on: the search's pruner is asked after each epoch, through the search's storage.
+"""Pruning of the trials of a search: its pruner is asked after each epoch, through the search's storage.
 
 No Lightning here, and Optuna only where a search is under way.
 """
@@ -20,7 +20,7 @@ PRUNED = Path("artifacts/pruned.json")  # left by a training that the search end
 
 @dataclass(frozen=True)
 class PrunerConfig:
-    """What a training needs to ask: it is the same for all trials of a search.
+    """What a training needs to ask the pruner: the same for all trials of a search.
 
     Attributes:
         storage: URL; study: its name in there.
@@ -64,38 +64,37 @@ def open_storage(url: str) -> Any:
     try:
         return RDBStorage(url, engine_kwargs=wait)
     except Exception as error:  # each database has its own
-        place = url.rpartition("@")[2]  # without the password
-        raise ValueError(f"hydra.sweeper.storage: {place}: {' '.join(str(error).split())[:300]}") from None
+        address = url.rpartition("@")[2]  # without the password
+        raise ValueError(f"hydra.sweeper.storage: {address}: {' '.join(str(error).split())[:300]}") from None
 
 
 class TrialPruner:
     """Reports epochs to the study, and asks its pruner; for one process of a training."""
 
-    def __init__(self, asks: PrunerConfig, number: int) -> None:
-        """`number`: of the trial."""
+    def __init__(self, config: PrunerConfig, number: int) -> None:
+        """Open the study; `number` is the trial's."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.asks = asks
-        sampler = optuna.samplers.RandomSampler()  # it is never asked here
+        sampler = optuna.samplers.RandomSampler()  # nothing is sampled here
         self.study = optuna.load_study(
-            study_name=asks.study, storage=open_storage(asks.storage), sampler=sampler, pruner=asks.make()
+            study_name=config.study, storage=open_storage(config.storage), sampler=sampler, pruner=config.make()
         )
-        (frozen,) = [one for one in self.study.get_trials(deepcopy=False) if one.number == number]
-        self.known = set(frozen.intermediate_values)  # of an attempt that was killed
+        (frozen,) = [trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number]
+        self.reported = set(frozen.intermediate_values)  # epochs, by an attempt that was killed
         self.trial = optuna.trial.Trial(self.study, frozen._trial_id)
 
-    def worth(self, epochs: int, value: float) -> bool:
-        """Whether to go on after so many epochs, of which the last had `value`."""
+    def should_prune(self, epochs: int, value: float) -> bool:
+        """Whether to end the training after so many epochs, of which the last had `value`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if epochs not in self.known:
+            if epochs not in self.reported:
                 self.trial.report(value, epochs)
-            return not self.trial.should_prune()
+            return bool(self.trial.should_prune())
 
 
-def asks() -> PrunerConfig | None:
-    """What the environment says; None: no search prunes this training.
+def pruner_config() -> PrunerConfig | None:
+    """The configuration in the environment; None: no search prunes this training.
 
     Only the first repeat (seed, fold) of a trial is pruned: the study keeps one curve a trial.
     """
@@ -104,13 +103,13 @@ def asks() -> PrunerConfig | None:
     return PrunerConfig(**json.loads(os.environ[SEARCH]))
 
 
-def judge() -> TrialPruner:
+def trial_pruner() -> TrialPruner:
     """For the trial that the environment names."""
-    found = asks()
-    assert found is not None
-    return TrialPruner(found, int(os.environ["STILLFRAME_TRIAL"]))
+    config = pruner_config()
+    assert config is not None
+    return TrialPruner(config, int(os.environ["STILLFRAME_TRIAL"]))
 
 
-def leave(why: str) -> None:
+def write_reason(why: str) -> None:
     """The mark by which the sweep tells a pruned training from a failed one."""
     write_json(PRUNED, {"why": why})
