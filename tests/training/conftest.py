@@ -148,12 +148,15 @@ def masked_here(masked, monkeypatch) -> Workplace:
     return masked
 
 
-def write_walks(folder: Path, sizes: dict[str, int]) -> None:
-    """Clips of six frames of 8 px: a bright bar goes to the right or to the left; two views of a val or test video."""
-    random, counts, clip = np.random.default_rng(0), {}, {"frames": 4, "stored": 6, "views": 2}
+def write_walks(folder: Path, sizes: dict[str, int], shown: int = 4, stored: int = 6) -> None:
+    """Clips of frames of 8 px: a bright bar goes to the right or to the left; two views of a val or test video.
+
+    Train clips are `stored` frames long, of which training shows `shown`.
+    """
+    random, counts, clip = np.random.default_rng(0), {}, {"frames": shown, "stored": stored, "views": 2}
     clip |= {"fps": None, "sampling": "uniform", "reversible": False}
     for split, size in sizes.items():
-        views, frames = (1, 6) if split == "train" else (2, 4)
+        views, frames = (1, stored) if split == "train" else (2, shown)
         with SplitWriter(
             folder / split, height=8, width=8, channels=1, encoding="raw", targets=[LABEL], frames=frames
         ) as writer:
@@ -166,7 +169,9 @@ def write_walks(folder: Path, sizes: dict[str, int]) -> None:
                     more = {"id": f"{number}@{view}" if views > 1 else str(number), "source_id": str(number)}
                     writer.write([{**row(number, number % 2, image), **more}])
         counts[split] = {"left": (size + 1) // 2, "right": size // 2}
-    card = DatasetCard("walks", ["left", "right"], counts, 1, 8, 8, [0.25], [0.25], [], "0" * 64, frames=4, clip=clip)
+    card = DatasetCard(
+        "walks", ["left", "right"], counts, 1, 8, 8, [0.25], [0.25], [], "0" * 64, frames=shown, clip=clip
+    )
     card.write(folder / "card.json")
 
 
@@ -188,6 +193,15 @@ def walks(tmp_path) -> Workplace:
     for key, value in VIDEO.items():
         place.set(key, value)
     return place
+
+
+@pytest.fixture
+def long_walks_here(walks_here) -> Workplace:
+    """Clips that are stored twice as long as they are shown, and attention over their frames."""
+    write_walks(walks_here.folder / "data/prepared", {"train": 24, "val": 8, "test": 8}, shown=16, stored=32)
+    network = compose(["model=cnn_attention"], REPOSITORY / "conf")["model"]
+    walks_here.set("model", network | {"name": "plain_cnn"}).set("augment.temporal", None)
+    return walks_here.set("trainer.max_epochs", 1)
 
 
 @pytest.fixture

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stillframe import config
+from stillframe.config.hydra_compose import compose
+from stillframe.export.variants import MAKERS, ExportContext
+from stillframe.models.build import Network
 from stillframe.models.prune import slim, sparse, zeros
 from stillframe.models.trained import load_net
 from stillframe.paths import read_json
@@ -64,3 +70,34 @@ def test_a_net_whose_channels_cannot_be_followed_is_named(trained):
     net.backbone.head = torch.nn.Identity()
     with pytest.raises(ValueError, match="variant slim: plain_cnn has no layer of 10 outputs"):
         slim(net, 0.5)
+
+
+def test_pruned_networks_for_clips_are_tuned_on_clips_of_the_length_that_is_shown(long_walks_here, monkeypatch, capsys):
+    """`export=compressed` on clips that are stored longer than they are shown, with attention over their frames."""
+    here = long_walks_here
+    train.run(*here.params("task", "seed", "augment", "model", "optim", "trainer", "tracking"))
+    prepared, lengths = here.folder / "data/prepared", []
+    card, sections = DatasetCard.read(prepared / "card.json"), here.params("augment", "model", "optim", "trainer")
+    spec = TrainingSpec(
+        "video_classification", 0, *sections, card, prepared / "train", prepared / "val", here.folder / "none"
+    )
+    normalise = Network.normalise
+
+    def seen(self, image):
+        if image.ndim == 5:
+            lengths.append((len(image), image.shape[1]))
+        return normalise(self, image)
+
+    changes = {"share": 0.3, "epochs": 1}
+    export = compose(["export=compressed"], Path(__file__).parents[2] / "conf")["export"]
+    export |= {"sparse": export["sparse"] | changes, "slim": export["slim"] | changes}
+    facts = SimpleNamespace(task="video_classification", tta="none", temperature=1.0, threshold=None)
+    context = ExportContext(facts, config.build("export", export), here.folder / "artifacts/train", spec, 0)
+    monkeypatch.setattr("stillframe.export.variants.net_graph", lambda net, facts: net)
+    monkeypatch.setattr(Network, "normalise", seen)
+    for name in ("sparse", "slim"):
+        MAKERS[name](context, None)
+    assert lengths and {frames for _, frames in lengths} == {16}
+    validated = [count for count, frames in lengths if count == 8]
+    assert len(validated) == 2, "of each validation video one view, once in each of the two fine-tunings"
+    assert capsys.readouterr().out.count("1 epochs on, validation") == 2
