@@ -34,9 +34,19 @@ def sparse(net: Network, share: float) -> Iterator[None]:
     layers = _weighty(net)
     scores = {(module, name): lamp(getattr(module, name).detach()) for module, name in layers}
     prune.global_unstructured(layers, prune.L1Unstructured, importance_scores=scores, amount=share)
+    # Attention reads the weight of its output layer without calling the layer, whose hook would apply the mask.
+    uncalled = [module.out_proj for module in net.modules() if isinstance(module, nn.MultiheadAttention)]
+
+    def apply_masks(*_: object) -> None:
+        for layer in uncalled:
+            for hook in layer._forward_pre_hooks.values():
+                hook(layer, ())
+
+    handle = net.register_forward_pre_hook(apply_masks)
     try:
         yield
     finally:
+        handle.remove()
         for module, name in layers:
             prune.remove(module, name)  # type: ignore[no-untyped-call]
 

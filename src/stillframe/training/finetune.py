@@ -65,7 +65,9 @@ def _for_finetuning(spec: TrainingSpec, epochs: int, lr: float) -> TrainingSpec:
     """The spec with a schedule of its own, in one process and in full precision; everything learns."""
     schedule = ScheduleConfig(name="cosine", warmup_fraction=0.1, final_fraction=0.01)
     optim = replace(spec.optim, lr=lr, schedule=schedule, layer_decay=None, ema_decay=None, distill=None)
-    trainer = replace(spec.trainer, max_epochs=epochs, precision="fp32", num_nodes=1, strategy="auto", workers=0)
+    trainer = replace(
+        spec.trainer, max_epochs=max(1, epochs), precision="fp32", num_nodes=1, strategy="auto", workers=0
+    )
     return replace(spec, optim=optim, trainer=trainer)
 
 
