@@ -103,7 +103,7 @@ def shipment(stages: Stages, section: ExportConfig = SECTION) -> Exporter:
     prepared = stages.prepared
     card = DatasetCard.read(prepared / "card.json")
     nothing = prepared / "nothing"
-    lesson = TrainingSpec(stages.task, 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
+    spec = TrainingSpec(stages.task, 0, *sections, trainer(), card, prepared / "train", prepared / "val", nothing)
     stages.exported.mkdir(parents=True, exist_ok=True)
     places = ExportPaths(stages.source, prepared / "test", stages.evaluated, stages.exported)
-    return Exporter(ExportContext(stages.metadata, section, stages.trained, lesson, seed=0), stages.data, places)
+    return Exporter(ExportContext(stages.metadata, section, stages.trained, spec, seed=0), stages.data, places)

@@ -475,7 +475,10 @@ def test_trainings_are_told_where_to_ask_in_whatever_process_they_run(folder: Ca
     one = run(plan(LR, trials=2, pruner="hyperband"), folder(), launcher := Launcher())
     (word,) = [word for word in launcher.words[1] if word.startswith(f"+hydra.job.env_set.{trial_pruning.SEARCH}=")]
     assert json.loads(search_space.parse(word).value()) == json.loads(os.environ[trial_pruning.SEARCH])
-    assert trial_pruning.pruner_config() == one.pruning and one.pruning.storage == f"sqlite:///{one.sweep.folder / 'study.db'}"
+    assert (
+        trial_pruning.pruner_config() == one.pruning
+        and one.pruning.storage == f"sqlite:///{one.sweep.folder / 'study.db'}"
+    )
 
 
 def test_without_a_pruner_no_training_asks(folder: Callable[..., store.Sweep]) -> None:
