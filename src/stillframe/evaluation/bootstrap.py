@@ -1,7 +1,7 @@
 """Scores of a split and of resamples of its samples; 95 % intervals by the percentile bootstrap (Efron 1979).
 
-A split is scored from additive statistics of its samples (`tasks.base.Evaluation.statistics`). A resample is a vector
-of weights: how often each sample is drawn. The sums that give its scores are one sparse product for many resamples, so
+A split is scored from additive statistics of its samples (`Evaluation.statistics` of a task). A resample is a vector of
+weights: how often each sample is drawn. The sums that give its scores are one sparse product for many resamples, so
 that every metric, slice and comparison of two models comes from the same few lines, whatever the task.
 
 Suffixes: N samples, R resamples.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stillframe.tasks.base import Task
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Choices, Scorer, Statistics
+    from stillframe.tasks.base_evaluation import Choices, Scorer, Statistics
 
 LEVEL = 0.95
 CHUNK = 2_000_000  # drawn indices at a time: bounds the memory to some 50 MB
@@ -34,7 +34,7 @@ def make_scorer(
     Args:
         task: whose scores.
         predictions: of N samples; columns may be missing, and then the scores that need them are, too.
-        names: see `tasks.base.Evaluation`.
+        names: see `tasks.base_evaluation.Evaluation`.
         choices: of choices.json, where they are at hand.
         ranked: rank scores (AUROC, mAP) as well, which cost more.
     """
@@ -60,7 +60,7 @@ def weighted_sums(statistics: Statistics) -> Any:
     ends = np.cumsum([column.shape[1] for column in columns])[:-1]
 
     def sums(weight_RN: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        parts = np.split((matrix @ np.ascontiguousarray(weight_RN.T, dtype=np.float64)).T, ends, axis=1)
+        parts = np.split((matrix @ weight_RN.T).T, ends, axis=1)
         return {name: part.reshape(-1, *shape[name]) for name, part in zip(shape, parts, strict=True)}
 
     return sums

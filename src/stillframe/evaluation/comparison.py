@@ -19,7 +19,7 @@ from stillframe.evaluation.bootstrap import LEVEL, make_scorer, percentiles, res
 from stillframe.tasks.base import Task
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Scorer
+    from stillframe.tasks.base_evaluation import Scorer
 
 SAME_SCORE = 1e-12  # two scores of a sample that are no further apart are equal
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "no difference shown", "not comparable"
@@ -176,7 +176,7 @@ def mcnemar(first_N: ArrayLike, second_N: ArrayLike) -> Discordant:
     """The exact sign test of two models on the same samples; of right (1) and wrong (0) it is McNemar's test (1947).
 
     Args:
-        first_N: `tasks.base.Evaluation.sample_scores` of the first model.
+        first_N: `tasks.base_evaluation.Evaluation.sample_scores` of the first model.
         second_N: of the second model, on the same samples in the same order.
     """
     from scipy.stats import binomtest

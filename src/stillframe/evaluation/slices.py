@@ -34,7 +34,7 @@ def slice_table(
         task: whose scores.
         predictions: of a split.
         columns: which slices: "size" (shorter side before resizing), "mode" (of the file), or a column of `slices`.
-        names: see `tasks.base.Evaluation`.
+        names: see `tasks.base_evaluation.Evaluation`.
         resamples: of the bootstrap over the slice's samples; not used where the first metric is a share of samples.
         seed: of the draws.
         metrics: instead of `SLICE_METRICS`.

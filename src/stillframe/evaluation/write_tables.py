@@ -16,7 +16,7 @@ from stillframe.tasks.base import Task
 from stillframe.types import DatasetCard
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Choices
+    from stillframe.tasks.base_evaluation import Choices
 
 DIGITS = 10  # of written scores: below that the order of a sum shows, which may differ from machine to machine
 FEW = 100  # samples below which a note says that the intervals are uncertain

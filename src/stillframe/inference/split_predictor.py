@@ -18,7 +18,7 @@ from stillframe.models.trained import load_net
 from stillframe.store.loader import SplitDataset
 from stillframe.store.split import Split
 from stillframe.tasks import find_task
-from stillframe.tasks.base import Collector
+from stillframe.tasks.base_evaluation import Collector
 from stillframe.training.launch import die_with_parent, keep_memory, processes
 from stillframe.types import Batch, Prediction
 

@@ -32,7 +32,7 @@ def draw_explanations(net: Network, rows: pd.DataFrame, test: Path, out: Path) -
 
     Args:
         net: the trained network.
-        rows: of `tasks.base.Evaluation.explained`.
+        rows: of `tasks.base_evaluation.Evaluation.explained`.
         test: the split.
         out: folder of the images, relative to which explain.csv names them.
     """

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stillframe.store.split import Split
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Array
+    from stillframe.tasks.base_evaluation import Array
 
 SOURCE_COLUMNS = ["source_width", "source_height", "source_mode", "slices"]  # of a split, in every predictions.parquet
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ class DisputedImage:
     """An image on which the candidates disagree.
 
     Attributes:
-        actual: its target as text; "" where it is none.
-        answers: (trial, prediction as text, a number, whether it is right or the best one), as they are ranked.
+        id: of the image.
+        actual: the target as text; "" where it is none.
+        answers: of each candidate, as they are ranked: trial, prediction, its number, whether it is right (or best).
+        picture: for the page; None where the split is gone.
     """
 
     id: str
@@ -38,55 +40,60 @@ class Disagreement:
     """The leading candidates on the validation images that all of them have seen.
 
     Attributes:
+        top: the candidates.
+        why_none: why there are no pictures, or no images at all; "" when they are there.
         classes: names.
-        matrices: trial -> counts (K, K) over all repeats, rows actual.
+        matrices: trial -> counts (K, K) over all repeats, rows actual; {} of targets without classes.
         images: of the first repeat, the clearest disagreements first; at most `MOST_IMAGES`.
         count: images on which they disagree, of `total`.
-        pairs: one a candidate after the best: both right, only the best right, only the other right, both wrong;
-            none where a prediction is not simply right or wrong.
-        why_none: why there are no pictures, or no images at all; "" when they are there.
+        total: images that all candidates have seen.
+        pairs: one a candidate after the best: both right, only the best right, only the other right, both wrong; none
+            where a prediction is not simply right or wrong.
     """
 
     top: list[Candidate]
-    classes: list[str]
-    matrices: dict[int, np.ndarray[Any, np.dtype[np.int64]]]
-    images: list[DisputedImage]
-    count: int
-    total: int
-    pairs: list[dict[str, int]]
     why_none: str
+    classes: list[str] = field(default_factory=list)
+    matrices: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = field(default_factory=dict)
+    images: list[DisputedImage] = field(default_factory=list)
+    count: int = 0
+    total: int = 0
+    pairs: list[dict[str, int]] = field(default_factory=list)
 
 
 def disagreement(findings: SweepComparison) -> Disagreement:
     """Compare the `TOP` candidates that have kept their predictions."""
-    with_answers = [one for one in findings.ranked if findings.answers(one.trial, _first(one)) is not None]
-    top = with_answers[:TOP]
+    with_predictions = [
+        (candidate, table)
+        for candidate in findings.ranked
+        if (table := findings.answers(candidate.trial, candidate.trial.repeats[0].repeat)) is not None
+    ]
+    top = [candidate for candidate, _ in with_predictions[:TOP]]
+    tables = [table for _, table in with_predictions[:TOP]]
     if not top:
-        return Disagreement([], [], {}, [], 0, 0, [], "No finished trial has kept its predictions.")
-    best = top[0].trial.repeats[0]
-    tables = [table for one in top if (table := findings.answers(one.trial, _first(one))) is not None]
-    shared = [table for table in tables if table.index.equals(tables[0].index)]
-    task = findings.task
-    count = len(task.evaluation.names_shown(tables))
-    with originals.prepared_folders(findings.sweep, best) as folders:
-        classes = originals.class_names(folders, count)
-        matrices = {one.trial.number: _matrix(findings, one, len(classes)) for one in top}
+        return Disagreement([], "No finished trial has kept its predictions.")
+    task, evaluation = findings.task, findings.task.evaluation
+    with originals.prepared_folders(findings.sweep, top[0].trial.repeats[0]) as folders:
+        # 1. Confusion matrices, which need no common images
+        classes = originals.class_names(folders, len(evaluation.names_shown(tables)))
+        counts = {candidate.trial.number: _matrix(findings, candidate, classes) for candidate in top}
+        matrices = {number: matrix for number, matrix in counts.items() if matrix is not None}
+        facts: dict[str, Any] = {"classes": classes, "matrices": matrices}
         if len(top) < 2:
-            return Disagreement(top, classes, matrices, [], 0, 0, [], "There is only one candidate.")
-        if len(shared) < len(top):
+            return Disagreement(top, "There is only one candidate.", **facts)
+        if not all(table.index.equals(tables[0].index) for table in tables):
             why = "The candidates were validated on different images: they cannot be laid side by side."
-            return Disagreement(top, classes, matrices, [], 0, 0, [], why)
-        rows = task.evaluation.disagreement(shared)
-        split = next((found for at in folders if (found := originals.holds(at, shared[0])) is not None), None)
-        images = [_image(task, row, top, shared, classes, split) for row in rows[:MOST_IMAGES]]
+            return Disagreement(top, why, **facts)
+        # 2. The images that tell them apart, drawn where the split is still there
+        rows = evaluation.disagreement(tables)
+        split = next((split for folder in folders if (split := originals.holds(folder, tables[0])) is not None), None)
+        images = [_image(task, row, top, tables, classes, split) for row in rows[:MOST_IMAGES]]
     why = "" if split is not None else _why(findings)
-    right = [task.evaluation.sample_scores(table) > 0 for table in shared]
-    pairs = [] if task.evaluation.SAMPLE_SCORE else [_pair(right[0], other) for other in right[1:]]
-    return Disagreement(top, classes, matrices, images, len(rows), len(shared[0]), pairs, why)
-
-
-def _first(one: Candidate) -> int:
-    return one.trial.repeats[0].repeat
+    # 3. Where a prediction is right or wrong: how often one is right alone
+    if evaluation.SAMPLE_SCORE is None:
+        right = [evaluation.sample_scores(table) > 0 for table in tables]
+        facts["pairs"] = [_pair(right[0], other) for other in right[1:]]
+    return Disagreement(top, why, images=images, count=len(rows), total=len(tables[0]), **facts)
 
 
 def _why(findings: SweepComparison) -> str:
@@ -96,16 +103,14 @@ def _why(findings: SweepComparison) -> str:
     )
 
 
-def _matrix(findings: SweepComparison, one: Candidate, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    total = np.zeros((classes, classes), dtype=np.int64)
-    for run in one.trial.repeats:
-        table = findings.answers(one.trial, run.repeat)
-        counts = None
-        if table is not None:
-            counts = findings.task.evaluation.confusion(table, [str(k) for k in range(classes)])
-        if counts is not None:
-            total += counts
-    return total
+def _matrix(
+    findings: SweepComparison, candidate: Candidate, classes: list[str]
+) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """A candidate's confusion matrix over all repeats; None where the task has none."""
+    tables = (findings.answers(candidate.trial, run.repeat) for run in candidate.trial.repeats)
+    matrices = [findings.task.evaluation.confusion(table, classes) for table in tables if table is not None]
+    counted = [matrix for matrix in matrices if matrix is not None]
+    return np.sum(counted, axis=0) if counted else None
 
 
 def _image(
@@ -114,7 +119,7 @@ def _image(
     """A row of the tables with each candidate's prediction."""
     target, predictions = task.evaluation.compared(tables, row, classes)
     picture = None if split is None else originals.picture_of(split, int(tables[0]["index"].iloc[row]))
-    answers = [(one.trial.number, *prediction) for one, prediction in zip(top, predictions, strict=True)]
+    answers = [(candidate.trial.number, *values) for candidate, values in zip(top, predictions, strict=True)]
     return DisputedImage(str(tables[0].index[row]), target, answers, picture)
 
 

@@ -62,7 +62,7 @@ def _draw(findings: SweepComparison, apart: Disagreement, shares: dict[str, floa
         drawn["effects"] = figures.effects(findings)
     if shares:
         drawn["importance"] = figures.importance_bars(shares)
-    if apart.top and 0 < len(apart.classes) <= 200:
+    if apart.matrices and len(apart.classes) <= 200:
         titles = [f"{one.rank}. trial {one.trial.number}" for one in apart.top]
         drawn["confusions"] = figures.confusions(apart.matrices, titles, apart.classes)
     return drawn

@@ -35,7 +35,7 @@ from stillframe.tasks.vector_collector import VectorCollector
 from stillframe.types import DatasetCard
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Array, Choices, Collector, Scorer, Statistics
+    from stillframe.tasks.base_evaluation import Array, Choices, Collector, Scorer, Statistics
 
 SLICE_METRICS = ("accuracy", "f1_macro")
 COMPARED = ("label", "predicted", "confidence")

@@ -22,7 +22,7 @@ from stillframe.tasks.segmentation.pixel_scores import boundary_f1, decide_pixel
 from stillframe.tasks.vector_collector import SOURCE_COLUMNS
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Array
+    from stillframe.tasks.base_evaluation import Array
 
 BATCH_PX = 1 << 21  # of the images predicted at a time: 32 of 256 px, 8 of 512 px
 SAMPLED_ROWS = 256  # of the validation split, that pixels are sampled from

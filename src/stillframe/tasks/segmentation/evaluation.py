@@ -25,7 +25,7 @@ from stillframe.tasks.segmentation.collectors import ImageCollector, PixelSample
 from stillframe.types import DatasetCard
 
 if TYPE_CHECKING:
-    from stillframe.tasks.base import Array, Choices, Collector, Scorer, Statistics
+    from stillframe.tasks.base_evaluation import Array, Choices, Collector, Scorer, Statistics
 
 SLICE_METRICS = ("iou_macro", "f1_macro", "accuracy")
 COMPARED = ("label", "iou", "confidence", "cell", "pixels", "boundary", "bins", "bins_before")
