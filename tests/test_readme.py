@@ -1,5 +1,7 @@
 """What README and docs tell a reader to type exists and composes; what they link to is there."""
 
+import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -72,3 +74,19 @@ def test_links_lead_somewhere(page):
 def test_nothing_is_left_to_be_filled_in():
     for name, text in TEXTS.items():
         assert "@@" not in text and "to be measured" not in text, name
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_imports_that_are_shown_work(page):
+    for module, names in re.findall(r"^from (stillframe\S*) import (.+)$", TEXTS[page], re.MULTILINE):
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{page}: from {module} import {name}"
+    for module in re.findall(r"python -m (stillframe[\w.]*)", TEXTS[page]):
+        assert importlib.util.find_spec(module), f"{page}: {module}"
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_files_of_the_source_that_are_named_exist(page):
+    code = re.findall(r"`([a-z_]+/(?:[\w]+/)*\w+\.py)`", TEXTS[page])
+    roots = (ROOT, ROOT / "src", ROOT / "src/stillframe")
+    assert [name for name in code if not any((root / name).exists() for root in roots)] == []
