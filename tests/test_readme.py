@@ -90,3 +90,10 @@ def test_files_of_the_source_that_are_named_exist(page):
     code = re.findall(r"`([a-z_]+/(?:[\w]+/)*\w+\.py)`", TEXTS[page])
     roots = (ROOT, ROOT / "src", ROOT / "src/stillframe")
     assert [name for name in code if not any((root / name).exists() for root in roots)] == []
+
+
+def test_tests_that_are_named_exist():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    named = set(re.findall(r"`(test_\w+)`", "".join(TEXTS.values())))
+    assert len(named) > 50
+    assert [name for name in sorted(named) if f"def {name}(" not in source] == []

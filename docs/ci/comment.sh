@@ -1,7 +1,7 @@
 #!/bin/sh
-# The comment on a pull request, as Markdown: what differs from BASE in scores and parameters, pictures, the model card.
+# The comment on a pull request, as Markdown: differences from BASE in scores and parameters, figures, the model card.
 #   sh docs/ci/comment.sh origin/main > comment.md
-# Run it where `dvc repro` has run. CML uploads the pictures that the text names.
+# Run it where `dvc repro` has run. CML uploads the figures that the text links to.
 set -eu
 base=${1:?usage: comment.sh BASE}
 report=artifacts/report
