@@ -86,7 +86,7 @@ def test_names_are_of_the_thing_and_words_of_a_task_stay_in_its_folder() -> None
 
 # (file, word): a word that is also the name of a metric, and means something else there
 OTHER_MEANINGS = {
-    ("config/answers.py", "f1"),  # how a threshold is tuned
+    ("config/evaluation.py", "f1"),  # how a threshold is tuned
     ("training/loop.py", "precision"),  # of the numbers: 32 or 16 bits
     ("training/probe.py", "precision"),
     ("reporting/text.py", "precision"),

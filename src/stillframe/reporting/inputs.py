@@ -95,6 +95,27 @@ class ReportInputs:
         return [self.task.metric(name) for name in sorted(names, key=lambda name: name != self.task.lead)]
 
 
+class _StageFiles:
+    """Reads files of stages, and notes those that are missing."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def json(self, path: Path, empty: Any) -> Any:
+        """The content of a JSON file, or `empty`."""
+        if path.exists():
+            return read_json(path)
+        self.missing.append(str(path))
+        return empty
+
+    def table(self, path: Path) -> pd.DataFrame:
+        """A CSV table, or one without rows and columns."""
+        if path.exists():
+            return read_table(path)
+        self.missing.append(str(path))
+        return pd.DataFrame()
+
+
 def read_inputs(
     prepared: Path,
     augmented: Path,
@@ -120,55 +141,41 @@ def read_inputs(
         FileNotFoundError: card.json, the test metrics or the task's name are missing: there is nothing to report.
         ValueError: a file is damaged, or the task does not exist.
     """
-    missing: list[str] = []
-
-    def optional(path: Path, empty: Any) -> Any:
-        if path.exists():
-            return read_json(path)
-        missing.append(str(path))
-        return empty
-
-    def table(path: Path) -> pd.DataFrame:
-        if path.exists():
-            return read_table(path)
-        missing.append(str(path))
-        return pd.DataFrame()
-
-    def task_table(name: str) -> pd.DataFrame:
-        """A table that only some tasks write."""
-        belongs = name and name in (*about.report.tables, about.report.confusion)
-        return table(evaluated / name) if belongs else pd.DataFrame()
-
-    card, model = DatasetCard.read(prepared / "card.json"), trained / "model.json"
-    about = find_task(str(read_json(model)["task"]) if model.exists() or task is None else task)
-    ordered = {split: card.counts[split] for split in SPLITS if split in card.counts}
+    model = trained / "model.json"
+    name = str(read_json(model)["task"]) if task is None or model.exists() else task
+    about, files = find_task(name), _StageFiles()
+    card = DatasetCard.read(prepared / "card.json")
+    # the tables that only some tasks write are asked for by those alone, so that none of them is called missing
+    own = {*about.report.tables, about.report.confusion} - {""}
+    tables = {file: files.table(evaluated / file) for file in sorted(own)}
+    nothing = pd.DataFrame()
     return ReportInputs(
         task=about,
-        card=replace(card, counts=ordered),
+        card=replace(card, counts={split: card.counts[split] for split in SPLITS if split in card.counts}),
         metrics=read_json(evaluated / "metrics.json"),
-        intervals=optional(evaluated / "intervals.json", {}),
-        baseline=optional(evaluated / "baseline.json", {}),
-        notes=optional(evaluated / "notes.json", []),
-        audit=optional(prepared / "audit.json", {}),
-        policy=optional(augmented / "policy.json", {}),
-        summary=optional(trained / "summary.json", {}),
-        origin=optional(trained / "run.json", {}),
-        choices=optional(validated / "choices.json", {}),
-        export=optional(exported / "export.json", {}) if exported is not None else {},
-        val_metrics=optional(validated / "metrics.json", {}),
-        history=table(trained / "history.csv"),
-        per_class=task_table("per_class.csv"),
-        confusion=task_table(about.report.confusion),
-        roc=task_table("roc.csv"),
-        pr=task_table("pr.csv"),
-        reliability=task_table("reliability.csv"),
-        slices=table(evaluated / "slices.csv"),
-        gallery=table(evaluated / "gallery.csv"),
-        explain=task_table("explain/explain.csv"),
-        quarantine=table(prepared / "quarantine.csv"),
-        missing=missing,
+        intervals=files.json(evaluated / "intervals.json", {}),
+        baseline=files.json(evaluated / "baseline.json", {}),
+        notes=files.json(evaluated / "notes.json", []),
+        audit=files.json(prepared / "audit.json", {}),
+        policy=files.json(augmented / "policy.json", {}),
+        summary=files.json(trained / "summary.json", {}),
+        origin=files.json(trained / "run.json", {}),
+        choices=files.json(validated / "choices.json", {}),
+        export=files.json(exported / "export.json", {}) if exported is not None else {},
+        val_metrics=files.json(validated / "metrics.json", {}),
+        history=files.table(trained / "history.csv"),
+        per_class=tables.get("per_class.csv", nothing),
+        confusion=tables.get(about.report.confusion, nothing),
+        roc=tables.get("roc.csv", nothing),
+        pr=tables.get("pr.csv", nothing),
+        reliability=tables.get("reliability.csv", nothing),
+        slices=files.table(evaluated / "slices.csv"),
+        gallery=files.table(evaluated / "gallery.csv"),
+        explain=tables.get("explain/explain.csv", nothing),
+        quarantine=files.table(prepared / "quarantine.csv"),
+        missing=files.missing,
         test_rows=_row_count(evaluated / "predictions.parquet"),
-        plots={name: table(evaluated / "plots/curves" / f"{name}.csv") for name in about.report.plots},
+        plots={name: files.table(evaluated / "plots/curves" / f"{name}.csv") for name in about.report.plots},
     )
 
 
