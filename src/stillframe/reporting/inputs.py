@@ -142,13 +142,12 @@ def read_inputs(
         ValueError: a file is damaged, or the task does not exist.
     """
     model = trained / "model.json"
-    name = str(read_json(model)["task"]) if task is None or model.exists() else task
+    name = str(read_json(model)["task"]) if model.exists() or not task else task
     about, files = find_task(name), _StageFiles()
     card = DatasetCard.read(prepared / "card.json")
     # the tables that only some tasks write are asked for by those alone, so that none of them is called missing
-    own = {*about.report.tables, about.report.confusion} - {""}
-    tables = {file: files.table(evaluated / file) for file in sorted(own)}
-    nothing = pd.DataFrame()
+    own = sorted({*about.report.tables, about.report.confusion} - {""})
+    tables, nothing = {file: files.table(evaluated / file) for file in own}, pd.DataFrame()
     return ReportInputs(
         task=about,
         card=replace(card, counts={split: card.counts[split] for split in SPLITS if split in card.counts}),
