@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types check house format ui bench lock clean
+.PHONY: help demo test quick lint types check house format ui bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,6 +31,10 @@ demo: $(STAMP) ## the whole way on real photographs: fetch, prepare, train, eval
 test: $(STAMP) ## all tests (JOBS=2 processes; TESTS=tests/data for a part)
 	@echo "test: pytest $(TESTS), $(JOBS) processes"
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -q -n $(JOBS) --dist worksteal $(TESTS)
+
+quick: $(STAMP) ## the tests near what you have changed, without the slow ones (up to a minute and a half)
+	@tests="$$(python tests/quick.py)" && echo "quick: pytest $$tests" && \
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow" $$tests
 
 lint: $(STAMP) ## ruff, and the layers of the house
 	@ruff check .
