@@ -15,8 +15,8 @@ from bench.measuring import Result, Setting, interleaved, ratio, spread
 
 from stillframe.export.onnx_graph import DecisionHead, net_graph, save, whole
 from stillframe.export.quantize import quantised
-from stillframe.inference.model_metadata import ModelMetadata
 from stillframe.inference.onnx_model import OnnxModel
+from stillframe.model_metadata import ModelMetadata
 from stillframe.models.build import Network, NetworkSpec, rebuild
 
 SIDE, CLASSES, SEEN = 128, 4, 64  # px; classes; images on which decisions are compared and int8 is calibrated

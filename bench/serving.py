@@ -181,7 +181,7 @@ def made_file(folder: Path, name: str, side: int) -> Path:
     import torch
 
     from stillframe.export.onnx_graph import net_graph, save, whole
-    from stillframe.inference.model_metadata import ModelMetadata
+    from stillframe.model_metadata import ModelMetadata
     from stillframe.models.build import NetworkSpec, rebuild
 
     torch.manual_seed(0)

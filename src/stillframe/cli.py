@@ -138,9 +138,10 @@ def sync(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """One page about a sweep: who leads, by how much beyond chance, at what cost, and where they disagree."""
-    from stillframe.sweeps.comparison import write_page as review
+    from stillframe.sweeps.comparison import write_page
+    from stillframe.sweeps.store import find_sweep
 
-    page, *rest = review.pictures(review.find(args.sweep))
+    page, *rest = write_page.write(find_sweep(args.sweep))
     print(page)
     print("beside it:  " + ", ".join(path.name for path in rest))
     return 0
@@ -148,10 +149,10 @@ def compare(args: argparse.Namespace) -> int:
 
 def promote(args: argparse.Namespace) -> int:
     """Apply a sweep's trial to this checkout and register its model in MLflow."""
-    from stillframe.sweeps.comparison import write_page as review
     from stillframe.sweeps.promote import promote as apply_and_register
+    from stillframe.sweeps.store import find_sweep
 
-    sweep = review.find(args.sweep)
+    sweep = find_sweep(args.sweep)
     trial, model, version = apply_and_register(sweep, args.trial, args.repeat, args.name)
     print(f"trial {trial.number} is in this checkout:  {' '.join(trial.overrides)}")
     print(f"its model in MLflow's registry:  {model}, version {version}   (make ui)")
@@ -171,7 +172,7 @@ def gate(args: argparse.Namespace) -> int:
         return 0
     verdict = run.gate(registry, rules.find(args.rules), dry_run=args.dry_run)
     run.show(verdict)
-    failed = sum(not rule.passed for rule in verdict.findings)
+    failed = sum(not rule.passed for rule in verdict.results)
     version = f"version {verdict.version}" if verdict.version else "a dry run: nothing was registered"
     moved = (
         "is the champion now"

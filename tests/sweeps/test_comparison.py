@@ -19,12 +19,11 @@ from stillframe.paths import write_json
 from stillframe.store.split import SplitWriter
 from stillframe.sweeps import promote
 from stillframe.sweeps import run as door
-from stillframe.sweeps.comparison import originals
-from stillframe.sweeps.comparison import write_page as review
+from stillframe.sweeps.comparison import originals, write_page
 from stillframe.sweeps.comparison.candidates import SweepComparison, settings, short_names
 from stillframe.sweeps.comparison.importance import importance
 from stillframe.sweeps.comparison.page import table
-from stillframe.sweeps.store import Repeat, Sweep, Trial
+from stillframe.sweeps.store import Repeat, Sweep, Trial, find_sweep
 from stillframe.types import DatasetCard
 from tiny import LABEL
 
@@ -105,7 +104,7 @@ def grid(sweep: Sweep) -> Sweep:
 
 def text(sweep: Sweep) -> str:
     """The page's words."""
-    page = review.pictures(sweep)[0].read_text(encoding="utf-8")
+    page = write_page.write(sweep)[0].read_text(encoding="utf-8")
     assert "<script" not in page and not re.search(r"(src|href)=\"https?:", page), "self-contained"
     body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
@@ -127,7 +126,7 @@ def test_the_page_ranks_by_validation_and_says_what_is_beyond_chance(tmp_path: P
 
 def test_the_files_beside_the_page(tmp_path: Path) -> None:
     sweep = grid(made_sweep(tmp_path))
-    written = review.pictures(sweep)
+    written = write_page.write(sweep)
     assert [path.name for path in written] == [
         "compare.html",
         "table.csv",
@@ -140,7 +139,7 @@ def test_the_files_beside_the_page(tmp_path: Path) -> None:
     assert first["model"] == "a" and first["optim.lr"] == 0.01 and first["val/accuracy"] == 0.95
     assert listed["gap"].iloc[2] == pytest.approx(-0.25) and listed["gap_high"].iloc[2] < 0
     before = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in review.pictures(sweep)] == before, "the same sweep, the same page"
+    assert [path.read_bytes() for path in write_page.write(sweep)] == before, "the same sweep, the same page"
 
 
 def test_repeats_over_one_split_are_not_corrected(tmp_path: Path) -> None:
@@ -240,7 +239,7 @@ def test_the_images_on_which_they_disagree(tmp_path: Path) -> None:
     assert "0/000.png" not in shown, "all four are wrong about it: no disagreement"
     assert "0/010.png" in shown and "different answers to 52 of 200" in shown
     prepared(tmp_path / "data/prepared")
-    page = review.pictures(sweep)[0].read_text(encoding="utf-8")
+    page = write_page.write(sweep)[0].read_text(encoding="utf-8")
     assert page.count('class="tiny"') == 24 and "neither" not in page
     assert "&lt;b&gt;bee&lt;/b&gt;" in page and "<b>bee</b>" not in page
 
@@ -281,9 +280,9 @@ def test_pictures_of_another_split_are_not_shown(tmp_path: Path) -> None:
 def test_a_sweep_in_which_nothing_finished(tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path)
     with pytest.raises(ValueError, match="no trial has begun"):
-        review.pictures(sweep)
+        write_page.write(sweep)
     sweep.save(Trial(0, ["model=a"], "failed", error="out of memory"))
-    assert [path.name for path in review.pictures(sweep)] == ["compare.html", "table.csv"]
+    assert [path.name for path in write_page.write(sweep)] == ["compare.html", "table.csv"]
     shown = text(sweep)
     assert "No trial of this sweep has finished." in shown and "out of memory" in shown
 
@@ -308,7 +307,7 @@ def test_the_end_of_a_sweep_never_fails_for_its_pictures(
     def fails(sweep: Sweep) -> list[Path]:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(review, "pictures", fails)
+    monkeypatch.setattr(write_page, "write", fails)
     assert door.comparison_page(sweep) == []
     assert "no compare.html: RuntimeError: no font" in capsys.readouterr().err
 
@@ -317,9 +316,9 @@ def test_finding_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     sweep = made_sweep(tmp_path)
     for name in (None, "made", "sweeps/made", str(sweep.folder)):
-        assert review.find(name).folder == sweep.folder
+        assert find_sweep(name).folder == sweep.folder
     with pytest.raises(FileNotFoundError, match="there are made"):
-        review.find("other")
+        find_sweep("other")
 
 
 def git(folder: Path, *words: str) -> str:

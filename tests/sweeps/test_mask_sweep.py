@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from segmented import VALIDATE, Made, card, logits, validate, write_split
-from stillframe.sweeps.comparison import write_page as review
+from stillframe.sweeps.comparison import write_page
 from stillframe.sweeps.comparison.candidates import SweepComparison
 from stillframe.sweeps.store import Repeat, Sweep, Trial
 
@@ -64,7 +64,7 @@ def test_candidates_are_ranked_with_intervals_over_the_images(sweep: Sweep) -> N
 
 
 def test_the_page_shows_the_images_that_tell_them_apart(sweep: Sweep) -> None:
-    page = review.pictures(sweep)[0].read_text(encoding="utf-8")
+    page = write_page.write(sweep)[0].read_text(encoding="utf-8")
     words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     assert "Numbers: pixels" in words and words.count(" IoU ") >= 24
     assert "labelled" not in words and "both right" not in words

@@ -322,7 +322,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     best = again.best()
     assert best is not None and best.number == 1
     assert math.isnan(best.repeats[0].metrics["val/auroc"]), "a metric that is not defined stays so"
-    assert store.newest(tmp_path).folder == tmp_path / "s"
+    assert store.find_sweep(None, tmp_path).folder == tmp_path / "s"
     assert json.loads((tmp_path / "s/trials/0001/trial.json").read_text())["values"] == [0.75]
     least = made(tmp_path / "least", [0.5, 0.25], ["minimize"]).best()
     assert least is not None and least.number == 1

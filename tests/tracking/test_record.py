@@ -193,9 +193,9 @@ def test_what_the_sending_process_meets_is_told(tmp_path):
 def test_a_sending_process_ends_with_its_stage(tmp_path):
     program = (
         "import os\n"
-        "from stillframe.fit import tracking\n"
-        "tracking.start_ahead()\n"
-        "print(tracking._ahead[0].process.pid, flush=True)\n"
+        "from stillframe.tracking import record\n"
+        "record.start_ahead()\n"
+        "print(record._ahead[0].process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)

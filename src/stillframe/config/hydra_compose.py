@@ -100,10 +100,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One line a parameter that differs."""
     before, after = config.flat(old), config.flat(new)
 
-    def shown(values: dict[str, Any], key: str) -> str:
+    def text(values: dict[str, Any], key: str) -> str:
         return repr(values[key]) if key in values else "(absent)"
 
-    pairs = {key: (shown(before, key), shown(after, key)) for key in sorted(before | after)}
+    pairs = {key: (text(before, key), text(after, key)) for key in sorted(before | after)}
     return [f"{key}: {was} -> {is_}" for key, (was, is_) in pairs.items() if was != is_]
 
 

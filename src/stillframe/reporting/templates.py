@@ -16,15 +16,15 @@ def environment(*folders: Path, autoescape: bool = True, **filters: Callable[...
     """Templates of `folders`, and of this one, which has head.html; `autoescape=False` for what is not HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader([*folders, HERE]),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= filters
-    return made
+    templates.filters |= filters
+    return templates
 
 
 def thousands(value: float | str) -> str:

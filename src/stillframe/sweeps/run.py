@@ -64,13 +64,13 @@ def main(arguments: list[str]) -> int:
 
 
 def comparison_page(sweep: Sweep) -> list[Path]:
-    """The page and the pictures for the parent run; whatever goes wrong with them, the sweep is not lost."""
+    """The page and the figures for the parent run; whatever goes wrong with them, the sweep is not lost."""
     if not sweep.trials():
         return []
     try:
-        from stillframe.sweeps.comparison import write_page as review
+        from stillframe.sweeps.comparison import write_page
 
-        return review.pictures(sweep)
+        return write_page.write(sweep)
     except Exception as error:
         print(f"no compare.html: {type(error).__name__}: {error}", file=sys.stderr)
         return []

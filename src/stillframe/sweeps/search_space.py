@@ -19,12 +19,12 @@ from stillframe.paths import CONF
 Choose = Callable[[str, BaseDistribution], Any]
 
 
-def parse(word: str) -> Override:
+def parse(text: str) -> Override:
     """An override (ValueError: not in Hydra's grammar)."""
     try:
-        return OverridesParser.create().parse_override(word)
+        return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ValueError(f"{word}: not an override in Hydra's grammar: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{text}: not an override in Hydra's grammar: {' '.join(str(error).split())}") from None
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ class Branch:
         )
 
 
-def same(one: str, other: str) -> bool:
+def same(first: str, second: str) -> bool:
     """Equal as texts or as numbers."""
     try:
-        return one == other or float(one) == float(other)
+        return first == second or float(first) == float(second)
     except ValueError:
         return False
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All that is searched, and the words that are the same in each trial."""
+    """All that is searched, and the overrides that are the same in each trial."""
 
     fixed: list[str]
     branches: list[Branch]
@@ -161,7 +161,10 @@ def build(overrides: list[str], params: dict[str, Any], when: list[dict[str, Any
     parsed += [override for override in of_params if override.key_or_group not in keys]
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     searched = [override for override in parsed if override.is_sweep_override()]
-    conditional = [(_condition(entry), _words(entry)) for entry in when]
+    conditional = [
+        (_condition(entry), [parse(f"{key}={_plain(value)}") for key, value in entry["params"].items()])
+        for entry in when
+    ]
     counts: dict[str, int] = {}
     for override in [*searched, *(override for _, inner in conditional for override in inner)]:
         counts[override.key_or_group] = counts.get(override.key_or_group, 0) + 1
@@ -189,39 +192,35 @@ def _condition(entry: dict[str, Any]) -> dict[str, list[str]]:
         hint = nearest(unknown[0], ["if", "params"]) if unknown else "it needs both"
         raise ValueError(f"hydra.sweeper.when: {entry}: {{if: {{key: value}}, params: {{key: ...}}}}: {hint}")
     wanted = {key: value if isinstance(value, list) else [value] for key, value in entry["if"].items()}
-    return {key: [_text(parse(f"{key}={_plain(one)}")) for one in listed] for key, listed in wanted.items()}
-
-
-def _words(entry: dict[str, Any]) -> list[Override]:
-    return [parse(f"{key}={_plain(value)}") for key, value in entry["params"].items()]
+    return {key: [_text(parse(f"{key}={_plain(value)}")) for value in listed] for key, listed in wanted.items()}
 
 
 def _plain(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _text(word: Override) -> str:
-    return str(word.get_value_element_as_str())
+def _text(override: Override) -> str:
+    return str(override.get_value_element_as_str())
 
 
-def _parameter(word: Override, name: str = "") -> Parameter:
+def _parameter(override: Override, name: str = "") -> Parameter:
     try:
-        distribution = _distribution(word)
+        distribution = _distribution(override)
     except ValueError as problem:
-        raise ValueError(f"{word.input_line}: {problem}") from None
+        raise ValueError(f"{override.input_line}: {problem}") from None
     tried = distribution.choices if isinstance(distribution, CategoricalDistribution) else ["0"]
-    reason = hydra_compose.explain([f"{word.key_or_group}={text}" for text in tried])
+    reason = hydra_compose.explain([f"{override.key_or_group}={text}" for text in tried])
     if reason:
-        raise ValueError(reason if distribution.__class__ is CategoricalDistribution else _about(word, reason))
-    return Parameter(str(word.get_key_element()), name or word.key_or_group, distribution)
+        raise ValueError(reason if distribution.__class__ is CategoricalDistribution else _about(override, reason))
+    return Parameter(str(override.get_key_element()), name or override.key_or_group, distribution)
 
 
-def _about(word: Override, reason: str) -> str:
-    return f"{word.input_line}: {reason.partition(': ')[2]}"
+def _about(override: Override, reason: str) -> str:
+    return f"{override.input_line}: {reason.partition(': ')[2]}"
 
 
-def _distribution(word: Override) -> BaseDistribution:
-    value: Any = word.value()
+def _distribution(override: Override) -> BaseDistribution:
+    value: Any = override.value()
     tags: set[str] = getattr(value, "tags", set())
     if unknown := sorted(tags - {"log"}):
         raise ValueError(f"unknown tag {unknown[0]!r}: {nearest(unknown[0], ['log'])}")
@@ -236,12 +235,12 @@ def _distribution(word: Override) -> BaseDistribution:
         listed = sorted(value.range())
         if not listed:
             raise ValueError("an empty range")
-        low, high, step = (_round(one) for one in (listed[0], listed[-1], abs(value.step)))
-        whole = all(isinstance(one, int) for one in (low, step))
+        low, high, step = (_round(number) for number in (listed[0], listed[-1], abs(value.step)))
+        whole = all(isinstance(number, int) for number in (low, step))
     else:
         if log:
             raise ValueError("tag(log, ...) is for numbers: interval(...) or range(...)")
-        return CategoricalDistribution(_choices(word, value))
+        return CategoricalDistribution(_choices(override, value))
     if low > high:
         raise ValueError(f"from {low} to {high}: the smaller comes first")
     if log and low <= 0:
@@ -253,13 +252,13 @@ def _distribution(word: Override) -> BaseDistribution:
     return FloatDistribution(low, high, log=log, step=None if log else step)
 
 
-def _choices(word: Override, value: Any) -> list[str]:
+def _choices(override: Override, value: Any) -> list[str]:
     if isinstance(value, Glob):
-        options = sorted(path.stem for path in (CONF / word.key_or_group).glob("*.yaml"))
+        options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
         if not value.filter(options):
-            raise ValueError(f"fits no file of {CONF}/{word.key_or_group}/: {', '.join(options)}")
+            raise ValueError(f"fits no file of {CONF}/{override.key_or_group}/: {', '.join(options)}")
         return list(value.filter(options))
-    return list(dict.fromkeys(word.sweep_string_iterator())) if word.is_sweep_override() else [_text(word)]
+    return list(dict.fromkeys(override.sweep_string_iterator())) if override.is_sweep_override() else [_text(override)]
 
 
 def _round(value: float) -> float:
@@ -269,7 +268,7 @@ def _round(value: float) -> float:
 
 def _check_conditions(space: SearchSpace) -> None:
     """Each `if` is about something that is searched or set, and about a value that it can have."""
-    fixed = {word.key_or_group for word in map(parse, space.fixed)}
+    fixed = {override.key_or_group for override in map(parse, space.fixed)}
     can: dict[str, list[BaseDistribution]] = {}
     for parameter in space.parameters:
         can.setdefault(parameter.key.lstrip("+"), []).append(parameter.distribution)
@@ -280,9 +279,9 @@ def _check_conditions(space: SearchSpace) -> None:
             if key not in can:
                 hint = nearest(key, [*can, *fixed])
                 raise ValueError(f"hydra.sweeper.when: if {key}: neither searched nor set on the command line: {hint}")
-            if not all(isinstance(one, CategoricalDistribution) for one in can[key]):
+            if not all(isinstance(distribution, CategoricalDistribution) for distribution in can[key]):
                 continue
-            possible = [text for one in can[key] for text in one.choices]
+            possible = [text for distribution in can[key] for text in distribution.choices]
             for text in wanted:
-                if not any(same(text, one) for one in possible):
+                if not any(same(text, value) for value in possible):
                     raise ValueError(f"hydra.sweeper.when: if {key}: {text}: {nearest(text, possible)}")

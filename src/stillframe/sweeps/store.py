@@ -12,7 +12,7 @@ from typing import Any
 
 from stillframe.paths import read_json, write_json
 
-States = ("running", "finished", "failed", "pruned", "stopped")
+# States of a trial: running, finished, failed, pruned (by the search), stopped (by a signal).
 DONE = ("finished", "pruned")  # what the same command does not run again
 
 
@@ -142,8 +142,15 @@ def sweep_names(root: Path) -> str:
     return f"there are {', '.join(names)}" if names else "there are none yet: python -m stillframe.sweep -m ..."
 
 
-def newest(root: Path = Path("sweeps")) -> Sweep:
-    """The sweep that was started last (FileNotFoundError: none)."""
+def find_sweep(name: str | None, root: Path = Path("sweeps")) -> Sweep:
+    """A sweep by its name or its folder; without one the sweep that was started last.
+
+    Raises:
+        FileNotFoundError: there is none; the message names those that there are.
+    """
+    if name is not None:
+        folder = Path(name)
+        return Sweep.read(folder if (folder / "sweep.json").exists() else root / name)
     paths = sorted(root.glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
     if not paths:
         raise FileNotFoundError(sweep_names(root))
@@ -151,7 +158,7 @@ def newest(root: Path = Path("sweeps")) -> Sweep:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity as null: JSON has no word for them."""
+    """NaN and infinity as null: JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):

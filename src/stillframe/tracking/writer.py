@@ -19,12 +19,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from stillframe.config import TrackingConfig
 from stillframe.tracking.journal import Event, Journal
 
 TAG = "stillframe.journal"
+STORE_TIMEOUT_S = 300.0  # a fresh store takes 3 to 20 s on two busy cores, and several processes take turns
 # What the experiment is, for a UI that asks. MLflow 3.17's own does not: its mode comes from the address, see page_of.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -41,10 +42,21 @@ def connect(tracking: TrackingConfig, uri: str) -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     if not uri.startswith("sqlite:///"):
         return MlflowClient(uri)
-    with FileLock(uri.removeprefix("sqlite:///") + ".lock"):
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-        return client
+    # Of processes that create one sqlite store at once most die, so they take turns. What takes seconds without
+    # touching the store, the import of sqlalchemy, is done before, or each would wait for the imports of all others.
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    lock = FileLock(uri.removeprefix("sqlite:///") + ".lock", timeout=STORE_TIMEOUT_S)
+    try:
+        with lock:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)  # the tables are created at the first question
+            return client
+    except Timeout:
+        raise TimeoutError(
+            f"{lock.lock_file}: another process has been opening this store for {STORE_TIMEOUT_S:.0f} s: "
+            "end it if it hangs (`fuser` names it); its lock goes with it"
+        ) from None
 
 
 FILE = "stillframe.file"  # tag of a version: the exported file that the gate judged, among its run's artifacts

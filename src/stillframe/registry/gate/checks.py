@@ -1,4 +1,4 @@
-"""Each rule with its numbers and its verdict; plain functions of two models' evidence."""
+"""One function for each rule of the gate: two models' evidence in, a verdict with its numbers out."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from stillframe.registry.gate.evidence import EXPORT, GateEvidence
 from stillframe.registry.gate.rules import ChampionRule, ExportRule, GateRules, SlicesRule
 
 SEED = 0  # of the paired bootstrap: the same two models get the same verdict
-SHOWN = 4  # names in a sentence
+MOST_LISTED = 4  # names of classes or slices in a sentence; the JSON has all
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """One rule.
+    """The outcome of one rule.
 
     Attributes:
         rule: its key in the file.
         value: what was measured, as text; "" when nothing could be.
-        bound: what the rule asks.
+        bound: what the rule requires.
         why: a sentence where the two do not speak for themselves.
         numbers: all that was measured, for verdict.json.
     """
@@ -41,7 +41,7 @@ class RuleResult:
 
 
 def judge(rules: GateRules, new: GateEvidence, champion: GateEvidence | None, why_none: str) -> list[RuleResult]:
-    """Every rule of a file, in its order.
+    """Apply every rule of a file, in its order.
 
     Args:
         rules: of conf/gate.
@@ -75,7 +75,7 @@ def _check_names(rules: GateRules, new: GateEvidence) -> None:
         if rule is not None and rule.metric not in comparable:
             hint = nearest(rule.metric, comparable)
             raise ValueError(f"gate: {key}.metric = {rule.metric}: no score of this model's answers: {hint}")
-    # those that this split does not define included
+    # A metric that is undefined on this test split (a class without images) is a failure, not a wrong name.
     named = {*new.metrics, *new.task.named_metrics(new.classes)}
     for section, bounds in (("at_least", rules.at_least), ("at_most", rules.at_most)):
         for name, bound in bounds.items():
@@ -96,7 +96,7 @@ def _champion(rule: ChampionRule, new: GateEvidence, champion: GateEvidence | No
         passed = no_fault(why_none) or rule.not_comparable == "pass"
         return RuleResult(key, "", bound, passed, why if no_fault(why_none) else f"not comparable: {why}")
     task, count = new.task, len(new.predictions)
-    # a gain is positive where the new model is better, also where lower is better
+    # The gain is to be positive where the new model is better: where lower is better, the champion less the new one.
     order = (new, champion) if task.metric(rule.metric).maximize else (champion, new)
     first, second = (make_scorer(task, model.predictions, new.classes) for model in order)
     gap = paired_difference(first, second, count, rule.metric, resamples=rule.resamples, seed=SEED)
@@ -112,7 +112,8 @@ def _champion(rule: ChampionRule, new: GateEvidence, champion: GateEvidence | No
         "mcnemar_p": discordant.p,
         "images": count,
     }
-    # McNemar's test decides where the metric is the share of samples that are right
+    # Where the metric is the share of right samples and any gain will do, McNemar's exact test on the discordant
+    # samples decides; it is sharper there than the bootstrap. Everywhere else the interval of the gain does.
     score = task.evaluation.SAMPLE_SCORE
     tested = score is None and rule.metric == task.lead
     sentence = f"the new one's {score} is higher on {discordant.first} images, the champion's on {discordant.second}"
@@ -188,6 +189,7 @@ def _slices(
         slice_table(new.task, model.predictions, new.slices, new.classes, metrics=[rule.metric], **options)
         for model in (new, champion)
     )
+    # a positive gain means that the new model is better on that slice
     sign = 1 if new.task.metric(rule.metric).maximize else -1
     gain = sign * (ours[rule.metric] - theirs[rule.metric])
     rows = ours.assign(champion=theirs[rule.metric], gain=gain).to_dict("records")
@@ -200,11 +202,12 @@ def _slices(
         }
         for row in rows
     }
+    # A handful of images proves nothing: small slices are reported, and decide nothing.
     large = {name: row for name, row in numbers.items() if row["images"] >= rule.least_images}
     if not large:
         return RuleResult(key, "", bound, True, f"no slice has {rule.least_images} images", numbers)
     order = sorted(large, key=lambda name: large[name]["gain"])
-    worse = [name for name in order if large[name]["gain"] < -rule.worse_by - 1e-12]
+    worse = [name for name in order if large[name]["gain"] < -rule.worse_by - 1e-12]  # 1e-12: rounding of a difference
     low = large[order[0]]
     value = f"{low['gain']:+.4f} ({order[0]}: {low['new']:.4f} against {low['champion']:.4f}, {low['images']} images)"
     small = len(numbers) - len(large)
@@ -214,5 +217,5 @@ def _slices(
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more

@@ -1,4 +1,4 @@
-"""What the gate judges: a model's answers on the test images, from the checkout or from a champion's run."""
+"""What the gate compares: a model's predictions and scores on the test split, of the checkout or a champion's run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCE_HASH = "preprocess/deps/data/source"  # DVC's, of the folder that the ima
 
 @dataclass(frozen=True)
 class GateEvidence:
-    """A model and its answers on the test images.
+    """A model's predictions and scores on the test images.
 
     Attributes:
         task: what it predicts.
@@ -61,7 +61,7 @@ class GateEvidence:
         return f"the same test images, but {changed} have another label now ({split})" if changed else ""
 
     def doubt(self, other: GateEvidence) -> str:
-        """What a reader should know of a pairing by names."""
+        """A caution where images are paired by names alone and may have changed; "" for none."""
         if self.source and other.source and self.source != other.source:
             return "the folder of the images has changed since; the test images have the same names and labels"
         return ""
@@ -82,12 +82,12 @@ def of_checkout(
         ValueError: a file is damaged, or metrics.json is not of these predictions.
     """
     task = find_task(read_json(trained / "model.json")["task"])
-    found = _read(task, evaluated / FILES[0], evaluated / FILES[1], prepared / FILES[2])
+    common = _read(task, evaluated / FILES[0], evaluated / FILES[1], prepared / FILES[2])
     table = evaluated / "slices.csv"
     names = list(dict.fromkeys(pd.read_csv(table, dtype=str)["slice"])) if table.is_file() else []
     origin = read_json(trained / "run.json")
     return GateEvidence(
-        **found,
+        **common,
         source=str(origin.get("dvc", {}).get(SOURCE_HASH, "")),
         slices=names,
         export=read_json(export) if export.is_file() else {},
@@ -101,6 +101,7 @@ def of_folder(folder: Path, task: Task, source: str = "") -> GateEvidence:
 
 def _read(task: Task, predictions: Path, metrics: Path, card: Path) -> dict[str, Any]:
     facts, scores, frame = DatasetCard.read(card), read_json(metrics), _table(task, predictions)
+    # Both files may be there and be of two runs (one stage repeated by hand): the predictions must give the score.
     lead = scores_of(task, frame, task.evaluation.names(facts)).get(task.lead, np.nan)
     if not abs(lead - scores.get(task.lead, np.nan)) <= 1e-6:
         raise ValueError(
@@ -120,7 +121,7 @@ def _table(task: Task, path: Path) -> pd.DataFrame:
 
 
 def collect(folder: Path, evaluated: Path = EVALUATE, prepared: Path = PREPARED) -> Path:
-    """Copy `FILES` of the checkout, and export.json where there is one, into `folder`; the folder."""
+    """Copy `FILES` of the checkout, and export.json where there is one, into `folder`; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile((prepared if name == "card.json" else evaluated) / name, folder / name)
@@ -130,7 +131,7 @@ def collect(folder: Path, evaluated: Path = EVALUATE, prepared: Path = PREPARED)
 
 
 def digest(trained: Path = TRAIN, evaluated: Path = EVALUATE) -> str:
-    """16 hexadecimal digits over weights, answers and exported file: what a version in the registry stands for."""
+    """16 hexadecimal digits over weights, predictions and exported file: the identity of a version in the registry."""
     total = hashlib.sha256()
     for path in (trained / "model.safetensors", evaluated / FILES[0], *([SHIPPED] if SHIPPED.is_file() else [])):
         if not path.is_file():

@@ -60,17 +60,17 @@ class GateRules:
     slices: SlicesRule | None
 
 
-def find(word: str) -> Path:
+def find(name: str) -> Path:
     """The file of rules: a path, or a name such as `strict` of conf/gate/strict.yaml.
 
     Raises:
         FileNotFoundError: there is none; with the nearest name.
     """
-    for path in (Path(word), FOLDER / f"{word}.yaml"):
+    for path in (Path(name), FOLDER / f"{name}.yaml"):
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"--rules {word}: no such file: {nearest(word, [path.stem for path in FOLDER.glob('*.yaml')])}"
+        f"--rules {name}: no such file: {nearest(name, [path.stem for path in FOLDER.glob('*.yaml')])}"
     )
 
 

@@ -20,7 +20,7 @@ ABSENT = "(absent)"
 
 @dataclass(frozen=True)
 class ValueDifference:
-    """One thing that is not the same."""
+    """A value of the record that the rebuild does not have, or has otherwise."""
 
     kind: str
     name: str
@@ -34,8 +34,8 @@ class VerifyReport:
 
     Attributes:
         compared: kind -> how many.
-        results: differences of what was made.
-        surroundings: differences of what it was made with.
+        results: differences of metrics, files and outputs; one of them, and the run is not reproduced.
+        surroundings: differences of inputs, packages and machine, which may explain those.
     """
 
     compared: dict[str, int] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def compare(recorded: RecordedRun, rebuilt: RecordedRun, lock: dict[str, Any], w
     files = _files(recorded.folder, rebuilt.folder)
     inputs, outputs = _hashes(recorded.lock(), lock)
     comparison.compared = {
-        "metrics": len(_kept(recorded.metrics)),
+        "metrics": len(_untimed(recorded.metrics)),
         "files": len(_listed(recorded.folder)),
         "DVC hashes": len(_flat(recorded.lock())),
     }
@@ -77,7 +77,7 @@ def _timed(name: str) -> bool:
     return name.rsplit("/", 1)[-1].startswith(TIMES)
 
 
-def _kept(metrics: dict[str, float]) -> dict[str, float]:
+def _untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not _timed(name)}
 
 
@@ -91,12 +91,13 @@ def _pairs(kind: str, old: dict[str, Any], new: dict[str, Any]) -> list[ValueDif
 
 def _metrics(old: dict[str, float], new: dict[str, float], within: float) -> list[ValueDifference]:
     def same(name: str) -> bool:
+        # NaN in both is the same: a score that is undefined on this split
         first, second = old.get(name), new.get(name)
         if first is None or second is None:
             return False
         return abs(first - second) <= within or (math.isnan(first) and math.isnan(second))
 
-    names = sorted(_kept(old).keys() | _kept(new).keys())
+    names = sorted(_untimed(old).keys() | _untimed(new).keys())
     values = [(name, *(repr(side[name]) if name in side else ABSENT for side in (old, new))) for name in names]
     return [ValueDifference("metric", name, first, second) for name, first, second in values if not same(name)]
 
@@ -125,9 +126,9 @@ def _without_run(raw: bytes) -> bytes:
     import onnx
 
     model = onnx.load_model_from_string(raw)
-    kept = [one for one in model.metadata_props if one.key != RUN_OF_FILE]
+    entries = [entry for entry in model.metadata_props if entry.key != RUN_OF_FILE]
     del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    model.metadata_props.extend(entries)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -158,19 +159,19 @@ def _hashes(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[ValueDiffere
     if not before:
         return [], []
     after = {name: value for name, value in _flat(new).items() if name.split("/")[0] in old}
-    made = {str(out["path"]) for facts in old.values() for out in facts.get("outs", [])}
+    outputs = {str(out["path"]) for facts in old.values() for out in facts.get("outs", [])}
 
-    def made_by_us(name: str) -> bool:
+    def is_output(name: str) -> bool:
         path = name.split("/", 2)[2]
-        return any(path == out or path.startswith(f"{out}/") for out in made)
+        return any(path == out or path.startswith(f"{out}/") for out in outputs)
 
-    # what a stage read of another one's outputs repeats those, and an input that many stages read is said once
+    # A path is listed once: several stages read it, and those after the one that wrote it repeat its hash.
     first: dict[str, ValueDifference] = {}
-    for one in _pairs("DVC hash", before, after):
-        first.setdefault(one.name.split("/", 2)[2], one)
+    for difference in _pairs("DVC hash", before, after):
+        first.setdefault(difference.name.split("/", 2)[2], difference)
     differing = list(first.values())
-    inputs = [one for one in differing if not made_by_us(one.name)]
-    return inputs, [one for one in differing if made_by_us(one.name)]
+    inputs = [difference for difference in differing if not is_output(difference.name)]
+    return inputs, [difference for difference in differing if is_output(difference.name)]
 
 
 def _tags(old: dict[str, str], new: dict[str, str]) -> list[ValueDifference]:

@@ -64,17 +64,17 @@ def link_data(root: Path, recorded: RecordedRun, folder: Path, cache: Path) -> l
     Returns:
         The outputs that are in it; the stages of the others run again.
     """
-    source, problem = cache_of(root), []
+    source, linked = cache_of(root), []
     for stage in DATA_STAGES:
         for out in recorded.lock().get(stage, {}).get("outs", []):
             if _link(source, cache, str(out.get("md5", ""))):
-                problem.append(str(out["path"]))
+                linked.append(str(out["path"]))
     _keep_data_stages(recorded.folder / "lineage/dvc.lock", folder / "dvc.lock")
     local = folder / ".dvc/config.local"
     for path in (cache, local.parent):
         path.mkdir(parents=True, exist_ok=True)
     local.write_text(f"[cache]\n    dir = {cache}\n    type = reflink,hardlink,symlink\n", encoding="utf-8")
-    return problem
+    return linked
 
 
 def _keep_data_stages(recorded: Path, lock: Path) -> None:
@@ -98,7 +98,9 @@ def _link(source: Path, cache: Path, md5: str) -> bool:
     if not md5 or not (source / inside).is_file():
         return False
     listed = json.loads((source / inside).read_text(encoding="utf-8")) if md5.endswith(".dir") else []
-    parts = [Path("files/md5", one["md5"][:2], one["md5"][2:]) for one in listed]
+    # A folder is stored as a list of its files (.dir). All or nothing: `dvc checkout` fails where a
+    # file of the list is missing.
+    parts = [Path("files/md5", entry["md5"][:2], entry["md5"][2:]) for entry in listed]
     if not all((source / part).is_file() for part in parts):
         return False
     for part in dict.fromkeys([*parts, inside]):
@@ -119,12 +121,14 @@ def repro(root: Path, recorded: RecordedRun, folder: Path, outs: list[str], stor
         CannotRebuild: a stage failed; with the last lines of the log.
     """
     slot = Worktree(0, folder, root)
+    # Sums of floats depend on the number of threads: the recorded one, not this machine's.
     threads = recorded.tags.get("machine.threads") or str(len(os.sched_getaffinity(0)))
     env = environment(slot, None, int(threads), {"MLFLOW_TRACKING_URI": store, "DVC_EXP_NAME": NAME})
-    env.pop("STILLFRAME_RUN", None)
+    env.pop("STILLFRAME_RUN", None)  # of a sweep around us: the rebuild is a run of its own
     dvc = [sys.executable, "-m", "dvc"]
     if outs:
         run_guarded(slot, [*dvc, "checkout", "--quiet", *outs], env, log, LONGEST_S)
+    # Without the run-cache, which would restore the results that are to be made anew.
     code = run_guarded(slot, [*dvc, "repro", "--no-run-cache"], env, log, LONGEST_S)
     if code:
         output = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]

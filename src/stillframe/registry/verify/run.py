@@ -106,8 +106,8 @@ def _table(title: str, rows: Sequence[ValueDifference]) -> None:
     if not rows:
         return
     table = Table("", "", "recorded", "rebuilt", title=title)
-    for one in rows[:LONGEST_TABLE]:
-        table.add_row(*map(escape, (one.kind, one.name, one.recorded, one.rebuilt)))
+    for row in rows[:LONGEST_TABLE]:
+        table.add_row(*map(escape, (row.kind, row.name, row.recorded, row.rebuilt)))
     if len(rows) > LONGEST_TABLE:
         table.add_row("", f"and {len(rows) - LONGEST_TABLE} more", "", "")
     Console().print(table)

@@ -42,14 +42,15 @@ class Axis:
     @property
     def log(self) -> bool:
         """Numbers above 0 that span a factor of 4 or more, and spread more evenly on a logarithmic scale."""
-        known = sorted({value for value in self.values.values() if isinstance(value, float)})
-        if not self.numeric or not known or known[0] <= 0 or known[-1] < 4 * known[0]:
+        numbers = sorted({value for value in self.values.values() if isinstance(value, float)})
+        if not self.numeric or not numbers or numbers[0] <= 0 or numbers[-1] < 4 * numbers[0]:
             return False
-        low, middle, high = known[0], statistics.median(known), known[-1]
-        place = math.log(middle / low) / math.log(high / low)
-        return abs(place - 0.5) < abs((middle - low) / (high - low) - 0.5)
+        # the scale on which the median lies nearer to the middle of the range
+        low, middle, high = numbers[0], statistics.median(numbers), numbers[-1]
+        position = math.log(middle / low) / math.log(high / low)
+        return abs(position - 0.5) < abs((middle - low) / (high - low) - 0.5)
 
-    def shown(self, number: int) -> str:
+    def text(self, number: int) -> str:
         """A trial's value as text, numbers with three digits."""
         value = self.values.get(number)
         if not isinstance(value, float):
@@ -59,7 +60,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished trial in its place.
+    """A finished trial with its rank.
 
     Attributes:
         rank: from 1, by the first objective.
@@ -78,7 +79,7 @@ class Candidate:
 
 
 class SweepComparison:
-    """What is known of a sweep, computed once and only when asked for."""
+    """What a sweep's page compares: ranking, intervals, differences. Each is computed once, on first use."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -86,13 +87,21 @@ class SweepComparison:
         self.objective = sweep.objectives[0]
         self.more_is_better = sweep.directions[0] == "maximize"
         self._answers: dict[tuple[int, int], pd.DataFrame | None] = {}
-        usable = [trial for trial in self.trials if trial.state == "finished" and _known(trial.values)]
+        # a score may be undefined (null in trial.json), and then the trial has no rank
+        usable = [
+            trial
+            for trial in self.trials
+            if trial.state == "finished"
+            and trial.values
+            and trial.values[0] is not None
+            and math.isfinite(trial.values[0])
+        ]
         sign = -1 if self.more_is_better else 1
         self.finished = sorted(usable, key=lambda trial: (sign * trial.values[0], trial.number))
         self.others = [trial for trial in self.trials if trial not in usable]
 
     def answers(self, trial: Trial, repeat: int) -> pd.DataFrame | None:
-        """What a run said of its validation images, by id; None when that was not kept."""
+        """A run's predictions for its validation images, by id; None when the file is gone."""
         key = trial.number, repeat
         if key not in self._answers:
             path = self.sweep.trial_folder(trial.number) / f"r{repeat}" / "val_predictions.parquet"
@@ -119,7 +128,8 @@ class SweepComparison:
             return 0.0
         if self.sweep.facts.get("folds", 0) >= 2:
             return comparison.overlap_of_folds(self.sweep.facts["folds"])
-        first, second = (self.answers(trial, one.repeat) for one in _done(trial)[:2])
+        # Repeats that differ in the seed of training alone see the same split: nothing to correct.
+        first, second = (self.answers(trial, run.repeat) for run in _done(trial)[:2])
         if first is not None and second is not None and first.index.equals(second.index):
             return 0.0
         val, test = (self._params(trial)["data"].get(f"{split}_fraction", 0.15) for split in ("val", "test"))
@@ -146,10 +156,10 @@ class SweepComparison:
         """Trial -> the costs against which it lies on the Pareto front."""
         out: dict[int, list[str]] = {}
         for cost in ("train/seconds", "train/parameters"):
-            known = [trial for trial in self.finished if math.isfinite(trial.mean(cost))]
-            points = [(trial.values[0], trial.mean(cost)) for trial in known]
+            measured = [trial for trial in self.finished if math.isfinite(trial.mean(cost))]
+            points = [(trial.values[0], trial.mean(cost)) for trial in measured]
             front = comparison.pareto(points, [self.more_is_better, False])
-            for trial, on_it in zip(known, front, strict=True):
+            for trial, on_it in zip(measured, front, strict=True):
                 if on_it:
                     out.setdefault(trial.number, []).append(cost)
         return out
@@ -159,8 +169,8 @@ class SweepComparison:
         name = metric or self.objective
         values = trial.metric(name)
         if len(values) > 1:
-            found = comparison.spread_of(values, self.overlap)
-            return _within(found, 0.0) if self.metric(name).percent else found
+            spread = comparison.spread_of(values, self.overlap)
+            return _within(spread, 0.0) if self.metric(name).percent else spread
         table = self.answers(trial, _done(trial)[0].repeat) if values else None
         metric_name = self._resampled(name, [table])
         if not metric_name or table is None:
@@ -171,35 +181,35 @@ class SweepComparison:
     def _resampled(self, name: str, tables: Sequence[pd.DataFrame | None]) -> str:
         """The metric of that name, without its split, where it has an interval over the validation images; else ""."""
         split, _, metric = name.partition("/")
-        kept = [table for table in tables if table is not None]
-        if split != "val" or not kept:
+        present = [table for table in tables if table is not None]
+        if split != "val" or not present:
             return ""
-        names = self.task.evaluation.names_shown(kept)
-        return metric if metric in comparison.comparable_metrics(self.task, kept[0], names) else ""
+        names = self.task.evaluation.names_shown(present)
+        return metric if metric in comparison.comparable_metrics(self.task, present[0], names) else ""
 
     def difference(self, first: Trial, second: Trial, metric: str | None = None) -> Difference:
-        """First less second in a metric (the first objective), over what both have seen."""
+        """First less second in a metric (the first objective), over the repeats or images that both have."""
         name = metric or self.objective
-        ours, theirs = ({one.repeat: one for one in _done(trial)} for trial in (first, second))
+        ours, theirs = ({run.repeat: run for run in _done(trial)} for trial in (first, second))
         both = sorted(set(ours) & set(theirs))
-        pairs = [self.shared(first, second, at) for at in both]
+        pairs = [self.shared(first, second, repeat) for repeat in both]
         if not pairs or any(pair is None for pair in pairs):
             return Difference(math.nan, math.nan, math.nan, "not seen on the same validation images")
         if len(both) > 1:
-            values = [[having[at].metrics.get(name, math.nan) for at in both] for having in (ours, theirs)]
-            found = comparison.paired_repeats(values[0], values[1], self.overlap)
-            return _within(found, -1.0) if self.metric(name).percent else found
+            values = [[runs[repeat].metrics.get(name, math.nan) for repeat in both] for runs in (ours, theirs)]
+            gap = comparison.paired_repeats(values[0], values[1], self.overlap)
+            return _within(gap, -1.0) if self.metric(name).percent else gap
         tables = list(pairs[0] or ())
         metric_name = self._resampled(name, tables)
         if not metric_name:
-            gap = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
-            return Difference(gap, math.nan, math.nan, "one run each, and no interval of this score")
+            single = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
+            return Difference(single, math.nan, math.nan, "one run each, and no interval of this score")
         names = self.task.evaluation.names_shown(tables)
         a, b = (make_scorer(self.task, table, names) for table in tables)
         return comparison.paired_difference(a, b, len(tables[0]), metric_name, resamples=RESAMPLES, seed=0)
 
     def shared(self, first: Trial, second: Trial, repeat: int) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """What both said of the same validation images; None when the images differ or the answers were not kept."""
+        """Predictions of both for the same validation images; None when images or targets differ, or a file is gone."""
         a, b = self.answers(first, repeat), self.answers(second, repeat)
         if a is None or b is None or not a.index.equals(b.index):
             return None
@@ -209,11 +219,17 @@ class SweepComparison:
     @cached_property
     def axes(self) -> list[Axis]:
         """The parameters whose values differ between trials, in the order of the command line."""
-        given = {trial.number: settings(trial.overrides) for trial in self.trials}
-        keys = list(dict.fromkeys(key for values in given.values() for key in values))
-        varied = [key for key in keys if len({values.get(key) for values in given.values()}) > 1]
-        names = short_names(varied)
-        return [_axis(key, names[key], {at: values.get(key) for at, values in given.items()}) for key in varied]
+        settings_of = {trial.number: settings(trial.overrides) for trial in self.trials}
+        keys = list(dict.fromkeys(key for values in settings_of.values() for key in values))
+        varied = [key for key in keys if len({values.get(key) for values in settings_of.values()}) > 1]
+        names, axes = short_names(varied), []
+        for key in varied:
+            texts = {number: values.get(key) for number, values in settings_of.items()}
+            # numbers on a scale when all values are numbers, else categories
+            numbers = {number: None if text is None else _number(text) for number, text in texts.items()}
+            numeric = all(value is None or math.isfinite(value) for value in numbers.values())
+            axes.append(Axis(key, names[key], dict(numbers) if numeric else dict(texts), numeric))
+        return axes
 
     @cached_property
     def common(self) -> list[str]:
@@ -224,33 +240,29 @@ class SweepComparison:
 
     def setting(self, number: int) -> str:
         """What is particular to a trial, in a line."""
-        words = [f"{axis.name}={axis.shown(number)}" for axis in self.axes if axis.values.get(number) is not None]
-        return " ".join(words) or "as configured"
+        parts = [f"{axis.name}={axis.text(number)}" for axis in self.axes if axis.values.get(number) is not None]
+        return " ".join(parts) or "as configured"
 
 
 Bounded = TypeVar("Bounded", Spread, Difference)
 
 
-def _within(given: Bounded, least: float) -> Bounded:
-    """Student's t knows nothing of 100 %: no score lies beyond it, no difference of two either."""
-    if math.isnan(given.low):
-        return given
-    return replace(given, low=max(least, given.low), high=min(1.0, given.high))
-
-
-def _known(values: list[float]) -> bool:
-    return bool(values) and values[0] is not None and math.isfinite(values[0])
+def _within(interval: Bounded, least: float) -> Bounded:
+    """An interval cut at `least` and 1: Student's t knows no bounds; a share and the difference of two have them."""
+    if math.isnan(interval.low):
+        return interval
+    return replace(interval, low=max(least, interval.low), high=min(1.0, interval.high))
 
 
 def _done(trial: Trial) -> list[Repeat]:
-    return [one for one in trial.repeats if one.state == "finished"]
+    return [run for run in trial.repeats if run.state == "finished"]
 
 
 def settings(overrides: list[str]) -> dict[str, str]:
     """`["+optim.lr=0.1", "~evaluate.slices"]` as {"optim.lr": "0.1", "evaluate.slices": "(removed)"}."""
     out = {}
-    for word in overrides:
-        key, equals, value = word.partition("=")
+    for override in overrides:
+        key, equals, value = override.partition("=")
         out[key.lstrip("+~")] = value if equals and not key.startswith("~") else "(removed)"
     return out
 
@@ -261,16 +273,9 @@ def short_names(keys: list[str]) -> dict[str, str]:
     return {key: key if ends[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for key in keys}
 
 
-def _axis(key: str, name: str, given: dict[int, str | None]) -> Axis:
-    numbers = {at: None if value is None else _number(value) for at, value in given.items()}
-    if all(value is None or math.isfinite(value) for value in numbers.values()):
-        return Axis(key, name, dict(numbers), True)
-    return Axis(key, name, dict(given), False)
-
-
-def _number(word: str) -> float:
+def _number(text: str) -> float:
     """NaN for what is no number."""
     try:
-        return float(word)
+        return float(text)
     except ValueError:
         return math.nan

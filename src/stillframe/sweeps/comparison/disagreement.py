@@ -1,4 +1,4 @@
-"""Where the leading candidates answer differently: the images a person should look at before choosing."""
+"""Where the predictions of the leading candidates differ: the images a person should look at before choosing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class DisputedImage:
         id: of the image.
         actual: the target as text; "" where it is none.
         answers: of each candidate, as they are ranked: trial, prediction, its number, whether it is right (or best).
-        picture: for the page; None where the split is gone.
+        image: for the page; None where the split is gone.
     """
 
     id: str
     actual: str
     answers: list[tuple[int, str, float, bool]]
-    picture: PageImage | None
+    image: PageImage | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Disagreement:
 
     Attributes:
         top: the candidates.
-        why_none: why there are no pictures, or no images at all; "" when they are there.
+        why_none: why no images are drawn, or none are listed at all; "" when they are there.
         classes: names.
         matrices: trial -> counts (K, K) over all repeats, rows actual; {} of targets without classes.
         images: of the first repeat, the clearest disagreements first; at most `MOST_IMAGES`.
@@ -118,9 +118,9 @@ def _image(
 ) -> DisputedImage:
     """A row of the tables with each candidate's prediction."""
     target, predictions = task.evaluation.compared(tables, row, classes)
-    picture = None if split is None else originals.picture_of(split, int(tables[0]["index"].iloc[row]))
+    image = None if split is None else originals.page_image(split, int(tables[0]["index"].iloc[row]))
     answers = [(candidate.trial.number, *values) for candidate, values in zip(top, predictions, strict=True)]
-    return DisputedImage(str(tables[0].index[row]), target, answers, picture)
+    return DisputedImage(str(tables[0].index[row]), target, answers, image)
 
 
 def _pair(best_N: np.ndarray[Any, Any], other_N: np.ndarray[Any, Any]) -> dict[str, int]:

@@ -31,39 +31,45 @@ def title_of(findings: SweepComparison, objective: str) -> str:
 
 def _scale(axis: Axis, numbers: Sequence[int]) -> tuple[dict[int, float], list[tuple[float, str]]]:
     """Where each trial lies on an axis from 0 to 1, and its ticks; trials without a value are left out."""
-    present = {at: axis.values[at] for at in numbers if axis.values.get(at) is not None}
+    present = {number: axis.values[number] for number in numbers if axis.values.get(number) is not None}
     if not axis.numeric:
         names = sorted({str(value) for value in present.values()})
-        step = {name: (at + 0.5) / len(names) for at, name in enumerate(names)}
-        return {at: step[str(value)] for at, value in present.items()}, [(step[name], short(name)) for name in names]
+        step = {name: (index + 0.5) / len(names) for index, name in enumerate(names)}
+        return {number: step[str(value)] for number, value in present.items()}, [
+            (step[name], short(name)) for name in names
+        ]
     transform: Callable[[float], float] = math.log10 if axis.log else float
-    place = {at: transform(float(value)) for at, value in present.items() if value is not None}
-    low, high = min(place.values()), max(place.values())
+    position = {number: transform(float(value)) for number, value in present.items() if value is not None}
+    low, high = min(position.values()), max(position.values())
     spread = high - low or 1.0
-    known = sorted({float(value) for value in present.values() if value is not None})
+    values = sorted({float(value) for value in present.values() if value is not None})
     digits = 6
-    if len(known) > 6:
+    # ticks at the values themselves while they are few
+    if len(values) > 6:
         digits = 2
-        known = [10**at if axis.log else at for at in np.linspace(low, high, 3)]
-    ticks = [((transform(value) - low) / spread, f"{value:.{digits}g}") for value in known]
-    return {at: (value - low) / spread for at, value in place.items()}, ticks
+        values = [10**tick if axis.log else tick for tick in np.linspace(low, high, 3)]
+    ticks = [((transform(value) - low) / spread, f"{value:.{digits}g}") for value in values]
+    return {number: (value - low) / spread for number, value in position.items()}, ticks
 
 
 @styled
 def parallel_coordinates(findings: SweepComparison) -> Figure:
     """One line a finished trial through its parameters to its score; the better, the darker; the best in orange."""
     ranked, axes = findings.ranked, findings.axes[:MOST_AXES]
-    numbers = [one.trial.number for one in ranked]
+    numbers = [candidate.trial.number for candidate in ranked]
     scores = Axis(
-        "score", title_of(findings, findings.objective), {one.trial.number: one.score.mean for one in ranked}, True
+        "score",
+        title_of(findings, findings.objective),
+        {candidate.trial.number: candidate.score.mean for candidate in ranked},
+        True,
     )
     figure = Figure(figsize=(max(10.0, min(14.0, 2.6 + 1.5 * len(axes))), 4.2), layout="constrained")
     plot = figure.add_subplot()
     scales = [_scale(axis, numbers) for axis in (*axes, scores)]
-    good = scales[-1][0] if findings.more_is_better else {at: 1 - value for at, value in scales[-1][0].items()}
+    good = scales[-1][0] if findings.more_is_better else {number: 1 - value for number, value in scales[-1][0].items()}
     turns = np.linspace(-0.018, 0.018, max(2, len(numbers)))  # lines through one category can be told apart
     for turn, number in sorted(zip(turns, numbers, strict=False), key=lambda item: good.get(item[1], 0.0)):
-        points = [(x, place[number]) for x, (place, _) in enumerate(scales) if number in place]
+        points = [(x, position[number]) for x, (position, _) in enumerate(scales) if number in position]
         best = number == numbers[0]
         heights = [y + (turn if x < len(axes) else 0.0) for x, y in points]
         style: dict[str, Any] = {"color": GOLD, "linewidth": 2.8, "zorder": 5}
@@ -74,7 +80,7 @@ def parallel_coordinates(findings: SweepComparison) -> Figure:
         plot.plot([x for x, _ in points], heights, **style, label=f"best: trial {number}" if best else None)
     for x, (_, ticks) in enumerate(scales[:-1]):
         _marked(plot, x, ticks, left=True)
-    ends = {scales[-1][0][at]: _text(scores.values[at], findings) for at in (numbers[-1], numbers[0])}
+    ends = {scales[-1][0][number]: _text(scores.values[number], findings) for number in (numbers[-1], numbers[0])}
     _marked(plot, len(axes), list(ends.items()), left=False)
     plot.set_xticks(range(len(scales)), [*(short(axis.name) for axis in axes), short(scores.name)])
     plot.set(yticks=[], ylim=(-0.06, 1.06), xlim=(-0.45, len(axes) + 0.4))
@@ -98,8 +104,8 @@ def _marked(plot: Axes, x: int, ticks: list[tuple[float, str]], left: bool) -> N
     plot.axvline(x, color=INK, linewidth=0.9, zorder=1)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
     for y, text in ticks:
-        place: dict[str, Any] = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
-        plot.text(x - 0.03 if left else x + 0.03, y, text, bbox=box, zorder=6, **place)
+        style: dict[str, Any] = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
+        plot.text(x - 0.03 if left else x + 0.03, y, text, bbox=box, zorder=6, **style)
 
 
 @styled
@@ -109,8 +115,8 @@ def importance_bars(shares: dict[str, float]) -> Figure:
     figure = Figure(figsize=(6.4, 1.0 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh([short(name) for name, _ in rows], [share for _, share in rows], height=0.58, color=COLOURS[0])
-    for at, (_, share) in enumerate(rows):
-        axes.text(share + 0.01, at, f"{100 * share:.0f} %", va="center")
+    for y, (_, share) in enumerate(rows):
+        axes.text(share + 0.01, y, f"{100 * share:.0f} %", va="center")
     axes.set(xlim=(0, 1.08))
     axes.grid(False, axis="y")
     percent_axis(axes.xaxis)
@@ -125,20 +131,22 @@ def effects(findings: SweepComparison) -> Figure:
     across = min(len(axes), 4)
     down = -(-len(axes) // across)
     figure = Figure(figsize=((5.6, 8.0, 10.0, 11.6)[across - 1], 2.7 * down), layout="constrained")
-    numbers = [one.trial.number for one in findings.ranked]
-    score = {one.trial.number: one.score.mean for one in findings.ranked}
-    for at, axis in enumerate(axes):
-        plot = figure.add_subplot(down, across, at + 1)
-        place, ticks = _scale(axis, numbers)
+    numbers = [candidate.trial.number for candidate in findings.ranked]
+    score = {candidate.trial.number: candidate.score.mean for candidate in findings.ranked}
+    for index, axis in enumerate(axes):
+        plot = figure.add_subplot(down, across, index + 1)
+        position, ticks = _scale(axis, numbers)
         groups: dict[float, list[float]] = {}
-        for number, x in place.items():
+        for number, x in position.items():
             groups.setdefault(x, []).append(score[number])
-        plot.scatter(list(place.values()), [score[number] for number in place], s=26, color=COLOURS[0], alpha=0.55)
+        plot.scatter(
+            list(position.values()), [score[number] for number in position], s=26, color=COLOURS[0], alpha=0.55
+        )
         if len(groups) <= 8:
-            places = sorted(groups)
-            means = [float(np.mean(groups[x])) for x in places]
+            positions = sorted(groups)
+            means = [float(np.mean(groups[x])) for x in positions]
             plot.plot(
-                places,
+                positions,
                 means,
                 "_" if not axis.numeric else "_-",
                 color=GOLD,
@@ -152,7 +160,7 @@ def effects(findings: SweepComparison) -> Figure:
         if any(len(text) > 9 for _, text in ticks) and len(ticks) > 2:
             plot.tick_params(axis="x", rotation=30)
         _as_score(plot, findings)
-        plot.set_ylabel(title_of(findings, findings.objective) if at % across == 0 else "")
+        plot.set_ylabel(title_of(findings, findings.objective) if index % across == 0 else "")
     return figure
 
 
@@ -172,11 +180,13 @@ def cost(findings: SweepComparison) -> Figure:
     several = " (mean of the repeats)" if findings.sweep.facts["repeats"] > 1 else ""
     costs = dict(zip(COSTS, (f"seconds of training{several}", "parameters"), strict=True))
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    for at, (name, label) in enumerate(costs.items()):
-        plot = figure.add_subplot(1, 2, at + 1)
-        known = [one for one in findings.ranked if math.isfinite(one.trial.mean(name))]
-        _points(plot, known, name)
-        front = sorted((one.trial.mean(name), one.score.mean) for one in known if name in one.fronts)
+    for column, (name, label) in enumerate(costs.items()):
+        plot = figure.add_subplot(1, 2, column + 1)
+        measured = [candidate for candidate in findings.ranked if math.isfinite(candidate.trial.mean(name))]
+        _points(plot, measured, name)
+        front = sorted(
+            (candidate.trial.mean(name), candidate.score.mean) for candidate in measured if name in candidate.fronts
+        )
         plot.step(
             [x for x, _ in front],
             [y for _, y in front],
@@ -186,7 +196,7 @@ def cost(findings: SweepComparison) -> Figure:
             zorder=2,
             label="Pareto front: none is both cheaper and better",
         )
-        spent = [one.trial.mean(name) for one in known]
+        spent = [candidate.trial.mean(name) for candidate in measured]
         if spent and min(spent) > 0 and max(spent) > 8 * min(spent):
             plot.set_xscale("log")
             plot.xaxis.set_major_formatter("{x:g}")
@@ -194,7 +204,7 @@ def cost(findings: SweepComparison) -> Figure:
         elif spent:
             reach = max(spent) - min(spent) or max(spent) or 1.0
             plot.set_xlim(min(spent) - 0.12 * reach, max(spent) + 0.16 * reach)
-        plot.set(xlabel=label, ylabel=title_of(findings, findings.objective) if at == 0 else "")
+        plot.set(xlabel=label, ylabel=title_of(findings, findings.objective) if column == 0 else "")
         _as_score(plot, findings)
         if name == "train/parameters":
             _counts(plot, spent)
@@ -216,21 +226,21 @@ def _counts(plot: Axes, values: Sequence[float]) -> None:
 
 def _points(plot: Axes, ranked: Sequence[Candidate], cost: str) -> None:
     """Points with intervals; a trial's number stands left of its point where another one stands right of it."""
-    low, high = (find(one.score.mean for one in ranked) for find in (min, max))
+    low, high = (find(candidate.score.mean for candidate in ranked) for find in (min, max))
     near = 0.05 * (high - low)
     taken: list[tuple[float, float]] = []
-    for one in ranked:
-        x, y, on_front = one.trial.mean(cost), one.score.mean, cost in one.fronts
-        if math.isfinite(one.score.low):
-            plot.plot([x, x], [one.score.low, one.score.high], color=GREY, linewidth=1.1, zorder=1)
+    for candidate in ranked:
+        x, y, on_front = candidate.trial.mean(cost), candidate.score.mean, cost in candidate.fronts
+        if math.isfinite(candidate.score.low):
+            plot.plot([x, x], [candidate.score.low, candidate.score.high], color=GREY, linewidth=1.1, zorder=1)
         colour = GOLD if on_front else COLOURS[0]
         plot.scatter([x], [y], s=46 if on_front else 30, color=colour, zorder=4, edgecolor="white", linewidth=0.8)
-        if on_front or one.rank <= MOST_LABELLED:
+        if on_front or candidate.rank <= MOST_LABELLED:
             crowd = sum(abs(x - other) <= 0.02 * x and abs(y - height) <= near for other, height in taken)
             taken.append((x, y))
             if crowd < 2:
                 side: dict[str, Any] = {"xytext": (-6, 3), "ha": "right"} if crowd else {"xytext": (6, 3), "ha": "left"}
-                plot.annotate(str(one.trial.number), (x, y), textcoords="offset points", fontsize=8.5, **side)
+                plot.annotate(str(candidate.trial.number), (x, y), textcoords="offset points", fontsize=8.5, **side)
 
 
 @styled
@@ -241,8 +251,8 @@ def confusions(matrices: dict[int, np.ndarray[Any, Any]], titles: Sequence[str],
     across = min(len(matrices), 4 if count <= 12 else 2)
     down = -(-len(matrices) // across)
     figure = Figure(figsize=(side * across + 0.7, (side + 0.35) * down), layout="constrained")
-    for at, (matrix, title) in enumerate(zip(matrices.values(), titles, strict=True)):
-        plot = figure.add_subplot(down, across, at + 1)
+    for index, (matrix, title) in enumerate(zip(matrices.values(), titles, strict=True)):
+        plot = figure.add_subplot(down, across, index + 1)
         total = matrix.sum(1, keepdims=True)
         share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
         plot.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
@@ -253,9 +263,9 @@ def confusions(matrices: dict[int, np.ndarray[Any, Any]], titles: Sequence[str],
         names = [short(classes[tick]) for tick in ticks]
         turned = 90 if max(map(len, names)) > 2 else 0
         plot.set_xticks(list(ticks), names, rotation=turned, fontsize=size)
-        plot.set_yticks(list(ticks), names if at % across == 0 else [""] * len(names), fontsize=size)
+        plot.set_yticks(list(ticks), names if index % across == 0 else [""] * len(names), fontsize=size)
         plot.set_xlabel("predicted", fontsize=9)
-        plot.set_ylabel("actual" if at % across == 0 else "", fontsize=9)
+        plot.set_ylabel("actual" if index % across == 0 else "", fontsize=9)
         if count <= 12:
             for row, column in zip(*np.nonzero(matrix), strict=True):
                 colour = "white" if share[row, column] > 0.55 else INK

@@ -30,8 +30,8 @@ def importance(findings: SweepComparison) -> tuple[dict[str, float], str]:
         return {}, f"{len(trials)} finished trials are too few to share the effect out ({LEAST} or more)."
     if len({trial.values[0] for trial in trials}) == 1:
         return {}, "All finished trials have the same score: nothing to explain."
-    found = _shares(findings, axes)
-    return dict(sorted(found.items(), key=lambda item: -item[1])), caution
+    shares = _shares(findings, axes)
+    return dict(sorted(shares.items(), key=lambda item: -item[1])), caution
 
 
 def _shares(findings: SweepComparison, axes: list[Axis]) -> dict[str, float]:

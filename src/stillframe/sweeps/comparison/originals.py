@@ -21,13 +21,13 @@ from stillframe.sweeps.store import Repeat, Sweep
 from stillframe.sweeps.worktree import FOLDER, cache_of
 from stillframe.types import DatasetCard
 
-MOST_PX = 200  # longer side of a picture in the page
+MOST_PX = 200  # longer side of an image in the page
 STRIP_PX = 640  # width of the frames of a clip
 TINY_PX = 100  # below that the page enlarges without smoothing
 
 
 @contextmanager
-def prepared_folders(sweep: Sweep, one: Repeat) -> Iterator[list[Path]]:
+def prepared_folders(sweep: Sweep, run: Repeat) -> Iterator[list[Path]]:
     """Folders that may be data/prepared as a run had it, the surest first; what is yielded lives as long as `with`.
 
     The first is put together from DVC's cache by the hashes in the trial's commit; the others are the user's
@@ -35,14 +35,14 @@ def prepared_folders(sweep: Sweep, one: Repeat) -> Iterator[list[Path]]:
     """
     root = Path(sweep.facts["root"])
     with tempfile.TemporaryDirectory() as name:
-        made = _from_cache(root, one, Path(name))
-        yield [*([made] if made else []), root / PREPARED, *sorted(root.glob(f"{FOLDER}/slot-*/{PREPARED}"))]
+        linked = _from_cache(root, run, Path(name))
+        yield [*([linked] if linked else []), root / PREPARED, *sorted(root.glob(f"{FOLDER}/slot-*/{PREPARED}"))]
 
 
-def _from_cache(root: Path, one: Repeat, out: Path) -> Path | None:
+def _from_cache(root: Path, run: Repeat, out: Path) -> Path | None:
     """Links to the cached files of data/prepared; None when the commit or a file is not here."""
     try:
-        lock = yaml.safe_load(git(root, "show", f"{one.commit}:dvc.lock"))
+        lock = yaml.safe_load(git(root, "show", f"{run.commit}:dvc.lock"))
         outs: list[dict[str, Any]] = lock["stages"]["preprocess"]["outs"]
         digest = next(entry["md5"] for entry in outs if entry["path"] == str(PREPARED))
         store = cache_of(root) / "files" / "md5"
@@ -63,6 +63,7 @@ def holds(folder: Path, rows: pd.DataFrame) -> Split | None:
         return None
     name = "origin" if split.tiled else "source_id"  # the id itself, but of several views of a video
     targets = [column for column in rows.columns if column != "index" and column in split.table]
+    # DVC or the user may have put another split into the folder since: a row that does not agree shows a wrong image.
     here = split.table[[name, *targets]]
     inside = len(rows) <= len(here) and bool((rows["index"] < len(here)).all())
     if not inside:
@@ -81,10 +82,10 @@ def class_names(folders: list[Path], classes: int) -> list[str]:
             continue
         if len(names) >= classes:
             return names
-    return [str(at) for at in range(classes)]
+    return [str(number) for number in range(classes)]
 
 
-def picture_of(split: Split, index: int) -> PageImage:
+def page_image(split: Split, index: int) -> PageImage:
     """A prepared image for the page; of a clip its frames side by side."""
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What a sweep says when it is over: compare.html, table.csv and two pictures, in the sweep's folder."""
+"""The results of a sweep in its folder: compare.html, table.csv and two figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from stillframe.evaluation.write_tables import write_csv
 from stillframe.paths import write_text
 from stillframe.reporting.figures import save
 from stillframe.reporting.inputs import data_uri
-from stillframe.sweeps import store
 from stillframe.sweeps.comparison import figures
 from stillframe.sweeps.comparison.candidates import SweepComparison
 from stillframe.sweeps.comparison.disagreement import Disagreement, disagreement
@@ -21,7 +20,7 @@ from stillframe.sweeps.store import Sweep
 SENT = ("parallel_coordinates", "importance")  # figures that also lie beside the page
 
 
-def pictures(sweep: Sweep) -> list[Path]:
+def write(sweep: Sweep) -> list[Path]:
     """Write compare.html, table.csv and, where the trials allow them, parallel_coordinates.png and importance.png.
 
     Returns:
@@ -56,25 +55,13 @@ def _draw(findings: SweepComparison, apart: Disagreement, shares: dict[str, floa
     if findings.ranked:
         drawn["cost"] = figures.cost(findings)
     if len(findings.ranked) > 1 and any(
-        axis.values.get(one.number) for one in findings.finished for axis in findings.axes
+        axis.values.get(trial.number) for trial in findings.finished for axis in findings.axes
     ):
         drawn["parallel_coordinates"] = figures.parallel_coordinates(findings)
         drawn["effects"] = figures.effects(findings)
     if shares:
         drawn["importance"] = figures.importance_bars(shares)
     if apart.matrices and len(apart.classes) <= 200:
-        titles = [f"{one.rank}. trial {one.trial.number}" for one in apart.top]
+        titles = [f"{candidate.rank}. trial {candidate.trial.number}" for candidate in apart.top]
         drawn["confusions"] = figures.confusions(apart.matrices, titles, apart.classes)
     return drawn
-
-
-def find(name: str | None, root: Path = Path("sweeps")) -> Sweep:
-    """A sweep by its name or its folder; without one the newest.
-
-    Raises:
-        FileNotFoundError: there is none; the message names those that there are.
-    """
-    if name is None:
-        return store.newest(root)
-    folder = Path(name)
-    return Sweep.read(folder if (folder / "sweep.json").exists() else root / name)
