@@ -114,7 +114,7 @@ def once():
     return time.perf_counter() - started
 
 if __name__ == "__main__":
-    from stillframe.fit import tracking
+    from stillframe.tracking import record as tracking
 
     tracking.start_ahead = lambda: None  # mlflow in this process: a new one would import it in the second run, too
     first = once()
