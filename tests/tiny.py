@@ -27,6 +27,7 @@ DATA: dict[str, Any] = {
         "slices": [],
     },
     "masks": None,
+    "target": None,
     "clip": None,
     "classes": None,
     "leave_out": [],

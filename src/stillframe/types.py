@@ -38,6 +38,7 @@ class DatasetCard:
         frames: T, of a clip as the net is shown it; 1 for images.
         clip: section `data.clip`, how a video becomes clips (data/clips/sampling.py); None for images.
         seconds: s, the median length of the train videos (or their parts); None for images.
+        target: what else the task's parts need of the targets, e.g. their units; {} where that is nothing.
     """
 
     name: str
@@ -54,6 +55,7 @@ class DatasetCard:
     frames: int = 1
     clip: dict[str, Any] | None = None
     seconds: float | None = None
+    target: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> DatasetCard:
@@ -68,7 +70,7 @@ class DatasetCard:
         """Write as JSON, without what this data does not have."""
         given = asdict(self)
         absent = set() if self.clip else {"frames", "clip", "seconds"}
-        absent |= set() if self.pixels else {"pixels"}
+        absent |= {name for name in ("pixels", "target") if not given[name]}
         write_json(path, {name: value for name, value in given.items() if name not in absent})
 
 

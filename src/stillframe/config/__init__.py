@@ -21,6 +21,7 @@ from stillframe.config.reading import (
     flat,
     nearest,
     read_params,
+    transform_names,
 )
 from stillframe.config.tracking import TrackingConfig
 from stillframe.config.training import (
@@ -66,4 +67,5 @@ __all__ = [
     "flat",
     "nearest",
     "read_params",
+    "transform_names",
 ]

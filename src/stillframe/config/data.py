@@ -73,6 +73,7 @@ class DataConfig:
     columns: ColumnsConfig
     clip: ClipConfig | None  # the files are videos; null: pictures
     masks: MasksConfig | None  # a mask beside each image, instead of a label; null: labels
+    target: dict[str, Any] | None  # a section of the task's own, checked by it: see tasks/<task>/README.md
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose
     image_size: Annotated[int, Field(ge=8, le=4096)]  # px, of the prepared (square) images

@@ -150,13 +150,13 @@ def check_all(values: dict[str, Any], origin: str) -> None:
         raise ValueError("\n".join(faults))
 
 
-def _transform_names(policy: list[Any]) -> set[str]:
+def transform_names(policy: list[Any]) -> set[str]:
     """The transforms of a policy that can come to pass, those inside OneOf and its kin included."""
     names: set[str] = set()
     for entry in policy:
         for name, arguments in entry.items():
             if arguments.get("p") != 0:
-                names |= {name} | _transform_names(arguments.get("transforms") or [])
+                names |= {name} | transform_names(arguments.get("transforms") or [])
     return names
 
 
@@ -167,7 +167,7 @@ def cautions(values: dict[str, Any]) -> list[str]:
     what `data=folder` inherits from the demo when no `augment` is named with it.
     """
     data, augment = values["data"], values["augment"]
-    turning = sorted(_transform_names(augment["offline"] + augment["online"]) & TURNING)
+    turning = sorted(transform_names(augment["offline"] + augment["online"]) & TURNING)
     if not turning or data["symmetry"] == "d4":
         return []
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from stillframe.config import ClipConfig, DataConfig
@@ -25,6 +26,7 @@ class IngestConfig:
         target: dotted name of the module that knows the task's targets.
         overlap: of tiles, a share of their side; None: images are resized.
         clip: section `data.clip` of videos; None: the files are images.
+        section: `data.target`, the task's own section, as JSON; "": null.
     """
 
     image_size: int
@@ -36,6 +38,7 @@ class IngestConfig:
     target: str
     overlap: float | None = None
     clip: ClipConfig | None = None
+    section: str = ""
 
     @classmethod
     def of(cls, data: DataConfig, target: Target, *, keep_images: bool = True) -> IngestConfig:
@@ -53,4 +56,5 @@ class IngestConfig:
             target.module,
             target.overlap(data),
             data.clip,
+            json.dumps(data.target) if data.target is not None else "",
         )

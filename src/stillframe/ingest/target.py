@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from stillframe.config import DataConfig
+    from stillframe.config import AugmentConfig, DataConfig
     from stillframe.ingest.ingest_config import IngestConfig
     from stillframe.store.columns import TargetColumn
+    from stillframe.types import DatasetCard
 
 Cells = Mapping[str, str]  # of a row of a table, by the names of its columns
 Counts = dict[str, "NDArray[np.int64]"]  # split -> sums of `StoredTarget.counts`
@@ -174,8 +175,11 @@ class Target:
         survey: reads a target beside its decoded image, in a worker process. Arguments: row, folder of the source,
             config, decoded image, content of its file. Raises InvalidImage with the reason.
         strata: what splits are stratified by. Arguments: usable rows, least number of groups of a stratum.
-        card: facts for card.json from class names and, by split, sums of `StoredTarget.counts`.
+        card: facts for card.json. Arguments: usable rows, class names, by split the sums of `StoredTarget.counts`,
+            section `data`.
         audit: facts for audit.json from usable rows and class names.
+        numbers: of usable rows, whose distribution the audit shows: a column each, by its name.
+        check_augmentation: raises ValueError where section `augment` would change a target that it cannot transform.
         draw: a prepared image with its stored maps (by name, (H, W)) over it, for pages.
         onboarding: how `stillframe use` sets up a folder; None: it does not look like one of this task.
     """
@@ -200,8 +204,10 @@ class Target:
     overlap: Callable[[DataConfig], float | None] = lambda data: None
     survey: Callable[[SourceRow, Path, IngestConfig, DecodedImage, bytes], SurveyedTarget] | None = None
     strata: Callable[[pd.DataFrame, int], pd.Series[Any]] = _by_text
-    card: Callable[[list[str], Counts], dict[str, Any]] = lambda classes, counts: {}
+    card: Callable[[pd.DataFrame, list[str], Counts, DataConfig], dict[str, Any]] = lambda *arguments: {}
     audit: Callable[[pd.DataFrame, list[str]], dict[str, Any]] = lambda usable, classes: {}
+    numbers: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    check_augmentation: Callable[[AugmentConfig, DatasetCard], None] = lambda augment, card: None
     draw: Callable[[Pixels, Mapping[str, Pixels]], Pixels] = lambda image, targets: image
     onboarding: Callable[[Path, str | None], Onboarding | None] = lambda folder, table: None
 

@@ -82,7 +82,7 @@ def write(out: Path, data: DataConfig, target: Target, report: DatasetReport, pa
         for split, rest in waiting.items():
             writers[split].write(rest)
     card = _card(data, report, channels, totals, writers["train"].rows)
-    card = replace(card, **target.card(report.classes, totals.counts))
+    card = replace(card, **target.card(report.usable, report.classes, totals.counts, data))
     card.write(out / "card.json")
     return card
 

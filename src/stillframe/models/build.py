@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,12 @@ class NetworkSpec:
     encoder: str | None = None  # of a net that answers for each pixel
     frames: int = 1  # T, of a net that answers clips
     temporal: str | None = None  # its head over time
+    output_mean: list[float] | None = None  # in the unit of each output; null: raw outputs
+    output_std: list[float] | None = None
+
+    def json(self) -> dict[str, Any]:
+        """As model.json has it; `NetworkSpec(**json)` is its inverse."""
+        return {name: value for name, value in asdict(self).items() if value is not None or "output" not in name}
 
 
 class Network(nn.Module):
@@ -44,6 +50,8 @@ class Network(nn.Module):
 
     mean: Tensor
     std: Tensor
+    output_mean: Tensor | None
+    output_std: Tensor | None
 
     def __init__(self, backbone: nn.Module, spec: NetworkSpec) -> None:
         super().__init__()
@@ -51,6 +59,9 @@ class Network(nn.Module):
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255, persistent=False)
+        for name in ("output_mean", "output_std"):
+            values = getattr(spec, name)
+            self.register_buffer(name, None if values is None else torch.tensor(values), persistent=False)
         self.frozen: list[nn.Module] = []  # parts that do not learn
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
@@ -89,8 +100,10 @@ class Network(nn.Module):
         They are (B, K), or (B, K, H, W) of a dense network. Called as `net(**batch.inputs)`: a network of more inputs
         has more arguments.
         """
-        outputs: Tensor = self.backbone(self.normalise(image))
-        return outputs.float()
+        outputs: Tensor = self.backbone(self.normalise(image)).float()
+        if self.output_mean is None or self.output_std is None:
+            return outputs
+        return outputs * self.output_std + self.output_mean  # the backbone learns numbers of mean 0 and deviation 1
 
     def freeze(self, prefixes: list[str]) -> None:
         """Keep the parameters whose names start so from learning, and their batch statistics from moving.
@@ -243,11 +256,13 @@ def create(
     std: list[float],
     maps: bool = False,
     frames: int = 1,
+    scale: tuple[list[float], list[float]] | None = None,
 ) -> Network:
     """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
 
     With `maps` it answers for each pixel; pretrained weights are those of its encoder. With `frames` of more than one
-    it answers clips of so many; pretrained weights are those of the net that sees each frame.
+    it answers clips of so many; pretrained weights are those of the net that sees each frame. With `scale` (mean and
+    deviation of each) outputs are numbers in units of their own.
 
     Raises:
         ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
@@ -257,7 +272,17 @@ def create(
     mean, std = _statistics(model, channels, mean, std)
     rates = (model.drop_rate, model.drop_path_rate)
     spec = NetworkSpec(
-        model.name, classes, channels, image_size, mean, std, *rates, model.encoder, frames, model.temporal
+        model.name,
+        classes,
+        channels,
+        image_size,
+        mean,
+        std,
+        *rates,
+        model.encoder,
+        frames,
+        model.temporal,
+        *(scale or ()),
     )
     inside = maps or frames > 1  # the weights are those of a part
     if inside:
@@ -273,10 +298,19 @@ def create(
     return net
 
 
-def for_card(model: ModelConfig, card: DatasetCard, *, maps: bool = False, frames: int = 1) -> Network:
-    """A fresh net for the data of a card, one logit a class (arguments and ValueError: as of `create`)."""
+def for_card(
+    model: ModelConfig,
+    card: DatasetCard,
+    *,
+    outputs: int | None = None,
+    maps: bool = False,
+    frames: int = 1,
+    scale: tuple[list[float], list[float]] | None = None,
+) -> Network:
+    """A fresh net for the data of a card, with so many outputs; None: one a class (the rest: as of `create`)."""
     data: dict[str, Any] = {"channels": card.channels, "image_size": card.height, "mean": card.mean, "std": card.std}
-    return create(model, classes=len(card.classes), **data, maps=maps, frames=frames)
+    outputs = len(card.classes) if outputs is None else outputs
+    return create(model, classes=outputs, **data, maps=maps, frames=frames, scale=scale)
 
 
 def rebuild(spec: NetworkSpec) -> Network:

@@ -38,7 +38,7 @@ def write_page(path: Path, prepared: Prepared) -> None:
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
-    report, findings = prepared.report, prepared.findings
+    report, findings, target = prepared.report, prepared.findings, prepared.target
     frame, pairs = report.frame, report.near.head(PAIRS)
     # some samples of each class; of targets without classes, some of all
     samples = {name: _sample(report.usable, name) for name in report.classes[:CLASSES]} or {
@@ -62,6 +62,10 @@ def write_page(path: Path, prepared: Prepared) -> None:
         pairs=_pairs(pairs, frame, images),
         rejected=[_thumb(thumbs[index], frame, index) for index in rejected.index],
         refused=report.quarantined[report.quarantined["pixels"] == ""].head(REFUSED).to_dict("records"),
+        numbers={
+            name: Markup(histogram(column.to_numpy(dtype=float)))
+            for name, column in (target.numbers(report.usable).items() if target.numbers is not None else ())
+        },
         widths=Markup(histogram(frame.loc[frame["width"] > 0, "width"].to_numpy())),
         heights=Markup(histogram(frame.loc[frame["height"] > 0, "height"].to_numpy())),
     )
@@ -150,22 +154,25 @@ def _src(image: Pixels, longest: int = SIDE) -> str:
     return f"data:image/{media};base64,{base64.b64encode(encode_image(image, ending)).decode()}"
 
 
-def histogram(values: NDArray[np.int64], bins: int = 24) -> str:
-    """A small SVG histogram of sizes in px."""
+def histogram(values: NDArray[Any], bins: int = 24) -> str:
+    """A small SVG histogram of sizes in px (integers) or of other numbers."""
     if not len(values):
         return '<p class="soft">nothing was decoded</p>'
-    low, high = int(values.min()), int(values.max())
+    sizes = bool(np.issubdtype(values.dtype, np.integer))
+    low, high, unit, digits = values.min(), values.max(), " px" if sizes else "", ",.0f" if sizes else ",.4g"
     if low == high:
-        return f'<p class="soft">all {len(values):,} images: {low:,} px</p>'
-    counts, edges = np.histogram(values, bins=min(bins, high - low + 1), range=(low, high + 1))
-    width, height = 320, 90
+        return f'<p class="soft">all {len(values):,} images: {low:{digits}}{unit}</p>'
+    # each size is a whole number of px: no bin is narrower than one
+    bins, end = (min(bins, int(high - low) + 1), high + 1) if sizes else (bins, high)
+    counts, edges = np.histogram(values, bins=bins, range=(low, end))
+    width, height, edge = 320, 90, ".0f" if sizes else digits
     step = width / len(counts)
     bars = "".join(
         f'<rect x="{i * step:.1f}" y="{height - count / counts.max() * height:.1f}" width="{max(step - 1, 1):.1f}" '
         f'height="{count / counts.max() * height:.1f}" fill="var(--blue)"><title>'
-        f"{html.escape(f'{edges[i]:.0f} to {edges[i + 1]:.0f} px: {count:,}')}</title></rect>"
+        f"{html.escape(f'{edges[i]:{edge}} to {edges[i + 1]:{edge}}{unit}: {count:,}')}</title></rect>"
         for i, count in enumerate(counts)
     )
-    ends = f'<text x="0" y="{height + 14}">{low:,}</text>'
-    ends += f'<text x="{width}" y="{height + 14}" text-anchor="end">{high:,}</text>'
+    ends = f'<text x="0" y="{height + 14}">{low:{digits}}</text>'
+    ends += f'<text x="{width}" y="{height + 14}" text-anchor="end">{high:{digits}}</text>'
     return f'<svg viewBox="0 0 {width} {height + 18}" role="img" style="width:100%;max-width:360px">{bars}{ends}</svg>'

@@ -84,10 +84,11 @@ def run(
 
     Raises:
         FileNotFoundError: no prepared data.
-        ValueError: a policy cannot run (see `check`), or the train split is damaged.
+        ValueError: a policy cannot run (see `check`) or changes the targets, or the train split is damaged.
     """
     facts = DatasetCard.read(card)
-    where = check(augment, facts)
+    target, where = find_task(task).target, check(augment, facts)
+    target.check_augmentation(augment, facts)
     if augment.balance != "none" and not facts.classes:
         raise ValueError(f"augment.balance = {augment.balance!r}: there are no classes to balance: set it to none")
     fresh_folder(augmented)
@@ -105,7 +106,7 @@ def run(
         classes=facts.classes,
         name=facts.name,
         seed=seed,
-        draw=find_task(task).target.draw,
+        draw=target.draw,
     )
     print(f"{len(plan):,} offline copies of {len(class_N):,} train images (policy {augment.name!r})")
     print(f"what the policy does to them: {augmented / 'preview.png'}")

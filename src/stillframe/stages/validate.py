@@ -34,9 +34,10 @@ def run(
     from stillframe.tasks import find_task
 
     selected, facts, out = find_task(task), DatasetCard.read(card), fresh_folder(validated)
-    named = selected.named_metrics(facts.classes)
+    names = selected.evaluation.names(facts)
+    named = selected.named_metrics(names)
     for name in validate.require:
-        selected.metric(name, facts.classes, key="validate.require")
+        selected.metric(name, names, key="validate.require")
     tta = data_symmetry if validate.tta == "data" else "none"
     # 1. Predict with what is tuned on this split, and score
     predictor = SplitPredictor(trained, val, trainer, tta, validate.batch_size)

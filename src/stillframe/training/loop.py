@@ -67,7 +67,8 @@ class Training:
         self.net = self.task.learning.build_network(spec.model, spec.card)
         self.teacher: Network | None = None
         if spec.optim.distill is not None:
-            self.teacher = teacher.load(spec.optim.distill, tracking, spec.card, trained=trained)
+            outputs = self.net.spec.classes
+            self.teacher = teacher.load(spec.optim.distill, tracking, spec.card, trained=trained, outputs=outputs)
         self.state, self.notes = find_state(self._inputs(), list(spec.trainer.resume_anyway))
 
     def _find_metrics(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +93,7 @@ def write_outputs(
     for source, target in (("best.safetensors", "model.safetensors"), ("history.csv", "history.csv")):
         with replacing(out / target) as temporary:
             shutil.copyfile(state.folder / source, temporary)
-    write_json(out / "model.json", {"task": spec.task, **asdict(training.net.spec)})
+    write_json(out / "model.json", {"task": spec.task, **training.net.spec.json()})
     summary = summarise(training, decided, best, trainer, seconds)
     write_json(out / "summary.json", summary)
     record.metrics(

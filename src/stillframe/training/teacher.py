@@ -12,7 +12,9 @@ from stillframe.tracking.record import download
 from stillframe.types import DatasetCard
 
 
-def load(distill: DistillConfig, tracking: TrackingConfig, card: DatasetCard, *, trained: Path) -> Network:
+def load(
+    distill: DistillConfig, tracking: TrackingConfig, card: DatasetCard, *, trained: Path, outputs: int | None = None
+) -> Network:
     """The teacher, in evaluation mode on the CPU.
 
     Args:
@@ -20,6 +22,7 @@ def load(distill: DistillConfig, tracking: TrackingConfig, card: DatasetCard, *,
         tracking: where a run is looked for.
         card: of the data that is learnt.
         trained: where this training will write; DVC empties it first.
+        outputs: of the network that learns; None: one a class.
 
     Raises:
         FileNotFoundError: no such folder, run or file.
@@ -35,7 +38,7 @@ def load(distill: DistillConfig, tracking: TrackingConfig, card: DatasetCard, *,
             raise ValueError(f"optim.distill.teacher = {name!r} is emptied when train begins: copy it elsewhere first")
     net, _ = load_net(folder)
     for what, theirs, ours in (
-        ("classes", net.spec.classes, len(card.classes)),
+        ("classes" if card.classes else "outputs", net.spec.classes, outputs or len(card.classes)),
         ("channels", net.spec.channels, card.channels),
     ):
         if theirs != ours:

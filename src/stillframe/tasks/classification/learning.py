@@ -25,6 +25,7 @@ from stillframe.types import Batch, DatasetCard, Prediction
 if TYPE_CHECKING:
     from stillframe.tasks.base import Loss
 
+LOSSES = ("cross_entropy", "focal")
 MIXED = "label_distribution"  # in `Batch.target` after mixup or cutmix: float32 (B, K), rows sum to 1
 
 
@@ -49,10 +50,10 @@ def make_loss(optim: OptimConfig, card: DatasetCard) -> Loss:
     The result is the mean over the batch, weighted by the samples' weights.
 
     Raises:
-        ValueError: a loss of masks.
+        ValueError: a loss of another task.
     """
-    if optim.loss not in ("cross_entropy", "focal"):
-        raise ValueError(f"optim.loss = {optim.loss!r} is for masks: labels have cross_entropy and focal")
+    if optim.loss not in LOSSES:
+        raise ValueError(f"optim.loss = {optim.loss!r} is for masks or numbers: labels have {' and '.join(LOSSES)}")
     weight_K = class_weight_K(optim, card)
     smoothing, classes = optim.label_smoothing, len(card.classes)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stillframe.config import OptimConfig
+from stillframe.config import OptimConfig, nearest
 from stillframe.tasks.segmentation import IGNORE
 
 DenseLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits_BKHW, mask_BHW, weight_B
@@ -24,8 +24,15 @@ def summed(optim: OptimConfig, weight_K: Tensor | None) -> DenseLoss:
     Args:
         optim: section `optim`.
         weight_K: of the classes; None: all alike. Lovász has none: each class counts alike in it by its nature.
+
+    Raises:
+        ValueError: no such loss.
     """
-    parts = [MAKERS[name](optim, weight_K) for name in optim.loss.split("+")]
+    names = optim.loss.split("+")
+    for name in names:
+        if name not in MAKERS:
+            raise ValueError(f"optim.loss = {optim.loss!r}: {nearest(name, MAKERS)} (masks; + sums them)")
+    parts = [MAKERS[name](optim, weight_K) for name in names]
 
     def loss(logits_BKHW: Tensor, mask_BHW: Tensor, weight_B: Tensor) -> Tensor:
         values = [part(logits_BKHW, mask_BHW, weight_B) for part in parts]

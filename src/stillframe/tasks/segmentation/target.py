@@ -176,7 +176,7 @@ def strata(usable: pd.DataFrame, least: int) -> pd.Series[Any]:
     return merge_rare(usable["text"], usable["group"], least)
 
 
-def card(classes: list[str], counts: Counts) -> dict[str, Any]:
+def card(usable: pd.DataFrame, classes: list[str], counts: Counts, data: DataConfig) -> dict[str, Any]:
     """Pixels of each class in the prepared masks, by split."""
     none = np.zeros(len(classes), np.int64)
     return {"pixels": {split: dict(zip(classes, counts.get(split, none).tolist(), strict=True)) for split in SPLITS}}
