@@ -9,6 +9,7 @@ from stillframe.tasks.base import Task
 
 TASKS = {
     "classification": "stillframe.tasks.classification",
+    "regression": "stillframe.tasks.regression",
     "segmentation": "stillframe.tasks.segmentation",
     "video_classification": "stillframe.tasks.video_classification",
 }
