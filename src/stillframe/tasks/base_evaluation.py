@@ -71,7 +71,7 @@ class Evaluation(Protocol):
     def names(self, card: DatasetCard) -> Sequence[str]:
         """The names by which scores of single classes (or components of the target) are called."""
 
-    def names_shown(self, tables: Sequence[pd.DataFrame]) -> Sequence[str]:
+    def stand_in_names(self, tables: Sequence[pd.DataFrame]) -> Sequence[str]:
         """Stand-ins for `names`, as many as predictions show, where the card is not at hand."""
 
     def tune(

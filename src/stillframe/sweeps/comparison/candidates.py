@@ -175,7 +175,7 @@ class SweepComparison:
         metric_name = self._resampled(name, [table])
         if not metric_name or table is None:
             return Spread(len(values), values[0] if values else math.nan, math.nan, math.nan, math.nan)
-        scorer = make_scorer(self.task, table, self.task.evaluation.names_shown([table]))
+        scorer = make_scorer(self.task, table, self.task.evaluation.stand_in_names([table]))
         return comparison.sample_spread(scorer, len(table), metric_name, resamples=RESAMPLES, seed=0)
 
     def _resampled(self, name: str, tables: Sequence[pd.DataFrame | None]) -> str:
@@ -184,7 +184,7 @@ class SweepComparison:
         present = [table for table in tables if table is not None]
         if split != "val" or not present:
             return ""
-        names = self.task.evaluation.names_shown(present)
+        names = self.task.evaluation.stand_in_names(present)
         return metric if metric in comparison.comparable_metrics(self.task, present[0], names) else ""
 
     def difference(self, first: Trial, second: Trial, metric: str | None = None) -> Difference:
@@ -204,7 +204,7 @@ class SweepComparison:
         if not metric_name:
             single = ours[both[0]].metrics.get(name, math.nan) - theirs[both[0]].metrics.get(name, math.nan)
             return Difference(single, math.nan, math.nan, "one run each, and no interval of this score")
-        names = self.task.evaluation.names_shown(tables)
+        names = self.task.evaluation.stand_in_names(tables)
         a, b = (make_scorer(self.task, table, names) for table in tables)
         return comparison.paired_difference(a, b, len(tables[0]), metric_name, resamples=RESAMPLES, seed=0)
 
@@ -213,7 +213,7 @@ class SweepComparison:
         a, b = self.answers(first, repeat), self.answers(second, repeat)
         if a is None or b is None or not a.index.equals(b.index):
             return None
-        names = self.task.evaluation.names_shown([a, b])
+        names = self.task.evaluation.stand_in_names([a, b])
         return None if comparison.count_target_mismatches(self.task, a, b, names) else (a, b)
 
     @cached_property

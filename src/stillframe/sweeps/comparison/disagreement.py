@@ -75,7 +75,7 @@ def disagreement(findings: SweepComparison) -> Disagreement:
     task, evaluation = findings.task, findings.task.evaluation
     with originals.prepared_folders(findings.sweep, top[0].trial.repeats[0]) as folders:
         # 1. Confusion matrices, which need no common images
-        classes = originals.class_names(folders, len(evaluation.names_shown(tables)))
+        classes = originals.class_names(folders, len(evaluation.stand_in_names(tables)))
         counts = {candidate.trial.number: _matrix(findings, candidate, classes) for candidate in top}
         matrices = {number: matrix for number, matrix in counts.items() if matrix is not None}
         facts: dict[str, Any] = {"classes": classes, "matrices": matrices}

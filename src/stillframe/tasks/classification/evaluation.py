@@ -51,7 +51,7 @@ def names(card: DatasetCard) -> Sequence[str]:
     return card.classes
 
 
-def names_shown(tables: Sequence[pd.DataFrame]) -> Sequence[str]:
+def stand_in_names(tables: Sequence[pd.DataFrame]) -> Sequence[str]:
     """As many as labels and predictions show."""
     most = max(int(table[["label", "predicted"]].to_numpy().max(initial=-1)) for table in tables)
     return [str(k) for k in range(1 + most)]

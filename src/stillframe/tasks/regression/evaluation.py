@@ -34,7 +34,7 @@ def names(card: DatasetCard) -> Sequence[str]:
     return list(card.target.get("names", []))
 
 
-def names_shown(tables: Sequence[pd.DataFrame]) -> Sequence[str]:
+def stand_in_names(tables: Sequence[pd.DataFrame]) -> Sequence[str]:
     """As many as there are numbers in a row."""
     return [str(k) for k in range(max(len(table["value"].iloc[0]) if len(table) else 0 for table in tables))]
 
@@ -185,5 +185,5 @@ def compared(
     score_M = [float(sample_scores(table)[row]) for table in tables]
     predicted = [text(table["predicted"].iloc[row]) for table in tables]
     return text(tables[0]["value"].iloc[row]), [
-        (words, -score, score == max(score_M)) for words, score in zip(predicted, score_M, strict=True)
+        (numbers, -score, score == max(score_M)) for numbers, score in zip(predicted, score_M, strict=True)
     ]

@@ -42,7 +42,7 @@ def names(card: DatasetCard) -> Sequence[str]:
     return card.classes
 
 
-def names_shown(tables: Sequence[pd.DataFrame]) -> Sequence[str]:
+def stand_in_names(tables: Sequence[pd.DataFrame]) -> Sequence[str]:
     """As many as there are values of boundary F1 in a row."""
     return [str(k) for k in range(max(len(table["boundary"].iloc[0]) if len(table) else 0 for table in tables))]
 
