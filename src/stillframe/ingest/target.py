@@ -158,7 +158,7 @@ class Target:
         describe: fills in the frame's columns `text` (what messages call a target), `agreement` (what copies of one
             image must agree in), `classes` (names of the classes in it) and `reason` of unusable rows. Arguments: frame
             of the surveyed rows, the rows, section `data`, folder of the source.
-        stored: the target's columns in the prepared split.
+        stored: the target's columns in the prepared split. Arguments: config, class names.
         store: of one prepared sample. Arguments: its row of the frame, its part in the spool, class names, config.
         table_columns: names of the table's columns that hold the target.
         from_cells: (value, problem or "") of a row of a table. Arguments: cells, section `data`, folder of the source.
@@ -188,7 +188,7 @@ class Target:
     noun: str
     parse: Callable[[str], Any]
     describe: Callable[[pd.DataFrame, list[SourceRow], DataConfig, Path], TargetDescription]
-    stored: Callable[[IngestConfig], list[TargetColumn]]
+    stored: Callable[[IngestConfig, list[str]], list[TargetColumn]]
     store: Callable[[Any, dict[str, Any], list[str], IngestConfig], StoredTarget]
     table_columns: Callable[[DataConfig], list[str]] = lambda data: [data.columns.label]
     from_cells: Callable[[Cells, DataConfig, Path], tuple[Any, str]] = _label_cell

@@ -64,7 +64,7 @@ def write(out: Path, data: DataConfig, target: Target, report: DatasetReport, pa
                     width=size,
                     channels=channels,
                     encoding=config.encoding,
-                    targets=target.stored(config),
+                    targets=target.stored(config, report.classes),
                     tiles=config.overlap is not None,
                     frames=_frames(data, name),
                 )

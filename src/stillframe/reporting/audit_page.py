@@ -121,7 +121,7 @@ def _images(prepared: Prepared, indices: list[int]) -> PageImages:
             image = frame_strip(clip_rows.some_frames(content, config.encoding, card.height, FRAMES))
             images[index] = {"src": _src(image, FRAMES * SIDE), "id": frame.at[index, "id"]}
         return images
-    names = [column.name for column in target.stored(config) if column.is_map]
+    names = [column.name for column in target.stored(config, card.classes) if column.is_map]
     for index, parts in spool.load(prepared.parts, indices, "parts").items():
         values = np.frombuffer(parts[0]["image"], dtype=np.uint8)
         if config.encoding == "jpeg":

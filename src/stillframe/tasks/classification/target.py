@@ -86,7 +86,7 @@ def describe(frame: pd.DataFrame, rows: list[SourceRow], data: DataConfig, folde
     )
 
 
-def stored(config: IngestConfig) -> list[TargetColumn]:
+def stored(config: IngestConfig, classes: list[str]) -> list[TargetColumn]:
     """One column: the class index."""
     return [TargetColumn("label", "int")]
 

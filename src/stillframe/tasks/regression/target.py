@@ -113,7 +113,7 @@ def describe(frame: pd.DataFrame, rows: list[SourceRow], data: DataConfig, folde
     return TargetDescription(hints={"not a finite number": hint})
 
 
-def stored(config: IngestConfig) -> list[TargetColumn]:
+def stored(config: IngestConfig, classes: list[str]) -> list[TargetColumn]:
     """One column with all numbers of an image."""
     return [TargetColumn("value", "floats", len(json.loads(config.section)["columns"]) if config.section else 1)]
 

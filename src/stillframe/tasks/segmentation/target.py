@@ -155,7 +155,7 @@ def describe(frame: pd.DataFrame, rows: list[SourceRow], data: DataConfig, folde
     return TargetDescription(classes, spellings, one_class="is the value of another one in data.masks.ignore?")
 
 
-def stored(config: IngestConfig) -> list[TargetColumn]:
+def stored(config: IngestConfig, classes: list[str]) -> list[TargetColumn]:
     """The mask, and the class that it shows most of beside the background."""
     return [TargetColumn("label", "int"), TargetColumn("mask", "map")]
 
