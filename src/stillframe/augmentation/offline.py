@@ -92,6 +92,11 @@ def class_indices(split: Split) -> NDArray[np.int64]:
     return np.zeros_like(rows) if name is None else np.asarray(split.target(name, rows), dtype=np.int64)
 
 
+def row_classes(split: Split, classes: list[str]) -> list[str]:
+    """The classes if each row is of one of them; [] where a row has none or several, such as a vector of booleans."""
+    return classes if any(column.kind == "int" for column in split.targets.values()) else []
+
+
 def make_copies(train: Path, augment: AugmentConfig, *, seed: int, out: Path, work: Path, workers: int = 0) -> CopyPlan:
     """Write the copies of a train split as a split of their own (of no rows when there is nothing to do).
 

@@ -73,7 +73,7 @@ def make_preview(
         train: folder of the train split.
         augmented: folder of its offline copies.
         augment: section `augment`, checked.
-        classes: names, by class index; [] of targets without classes.
+        classes: names, by class index; [] where a sample is not of one class.
         name: of the data set.
         seed: of the run.
         draw: an image with its maps over it.

@@ -11,7 +11,7 @@ import numpy as np
 
 from stillframe.augmentation import policy
 from stillframe.augmentation.offline import ORIGIN as OFFLINE
-from stillframe.augmentation.offline import class_indices, make_copies
+from stillframe.augmentation.offline import class_indices, make_copies, row_classes
 from stillframe.augmentation.online import ORIGIN as ONLINE
 from stillframe.augmentation.online import choose_where
 from stillframe.augmentation.preview import make_preview
@@ -89,11 +89,12 @@ def run(
     facts = DatasetCard.read(card)
     target, where = find_task(task).target, check(augment, facts)
     target.check_augmentation(augment, facts)
-    if augment.balance != "none" and not facts.classes:
+    classes = row_classes(split := Split(train), facts.classes)
+    if augment.balance != "none" and not classes:
         raise ValueError(f"augment.balance = {augment.balance!r}: there are no classes to balance: set it to none")
     fresh_folder(augmented)
     plan = make_copies(train, augment, seed=seed, out=augmented, work=WORK)
-    class_N, names = class_indices(Split(train)), facts.classes or ["all"]
+    class_N, names = class_indices(split), classes or ["all"]
     sizes = [np.bincount(indices, minlength=len(names)).tolist() for indices in (class_N, class_N[plan.row_M])]
     counts = {name: {"train": sizes[0][k], "copies": sizes[1][k]} for k, name in enumerate(names)}
     write_json(augmented / "policy.json", describe(augment, where, counts, seed))
@@ -103,7 +104,7 @@ def run(
         augmented=augmented,
         augment=augment,
         sampler=make_frame_sampler(facts, augment.temporal, seed=seed),
-        classes=facts.classes,
+        classes=classes,
         name=facts.name,
         seed=seed,
         draw=target.draw,
