@@ -43,6 +43,8 @@ class ModelMetadata:
         answer: `Output.answer` of the task, for readers of the file; nothing here depends on it.
         overlap: least share of a side that the tiles of a large image have in common, as `data.masks.overlap`; None:
             the whole image is resized.
+        thresholds: probability of each output from which on it is predicted, of outputs that are decided one by one;
+            [] is not written.
         target: what else the task's output needs of the dataset's card, e.g. the units of values; {} is not written.
     """
 
@@ -69,12 +71,13 @@ class ModelMetadata:
     seconds: float | None = None
     answer: str = "label"
     overlap: float | None = None
+    thresholds: list[float] = field(default_factory=list)
     target: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name, without what this model does not have."""
-        values = asdict(self)
-        return values if self.target else {name: value for name, value in values.items() if name != "target"}
+        absent = {name for name in ("thresholds", "target") if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
     def to_text(self) -> dict[str, str]:
         """The fields as text by key, for the file."""

@@ -52,6 +52,7 @@ def read_metadata(trained: Path, validated: Path, card: Path, data: DataConfig) 
         seconds=dataset.seconds,
         answer=find_task(model["task"]).output.answer,
         overlap=data.masks.overlap if data.masks is not None else None,
+        thresholds=choices.get("thresholds", []),
         target=dataset.target,
     )
 
