@@ -74,6 +74,15 @@ def test_a_run_is_recorded_and_taken_up_again(tmp_path):
     assert (tmp_path / "mlruns/made" / first / "artifacts/notes/note.txt").read_text() == "hello"
 
 
+def test_names_of_classes_that_mlflow_refuses_are_recorded_all_the_same(tmp_path):
+    record = RunRecord("odd", settings(), uri=sqlite(tmp_path))
+    record.metrics({"val/f1/green, light": 0.5, "val/f1/blau ü": 0.25})
+    record.params({"data.classes.a,b": "x"})
+    data = run_of(sqlite(tmp_path), record.close()).data
+    assert data.metrics == {"val/f1/green_ light": 0.5, "val/f1/blau ü": 0.25}
+    assert data.params == {"data.classes.a_b": "x"}
+
+
 def test_an_artifact_that_is_gone_is_said_on_the_run(tmp_path):
     record = RunRecord("gone", settings(), uri=sqlite(tmp_path))
     record.artifact(tmp_path / "nothing.txt")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from dataclasses import asdict
@@ -97,6 +98,11 @@ def download(client: Any, model: str, to: Path) -> Path:
         raise FileNotFoundError(f"{model}: {artifact or 'no such model'}: {reason} (was it exported?)") from None
 
 
+def mlflow_name(name: str) -> str:
+    """The name of a metric or parameter as MLflow takes it: "_" for other characters, as in the name of a class."""
+    return re.sub(r"[^/\w.\- :]", "_", name)
+
+
 def experiment_id(client: Any, name: str, uri: str) -> str:
     """The experiment's id; made if it is not there, with artifacts at an absolute place for a local store."""
     from mlflow.exceptions import MlflowException
@@ -174,13 +180,14 @@ class MlflowWriter:
                 if event["kind"] != "metrics":
                     break
                 front.append(event)
-            metrics = [Metric(k, v, e["time"], e["step"]) for e in front for k, v in e["values"].items()]
+            metrics = [Metric(mlflow_name(k), v, e["time"], e["step"]) for e in front for k, v in e["values"].items()]
             for first in range(0, len(metrics), 1000):
                 self.client.log_batch(self.run_id, metrics=metrics[first : first + 1000])
             return len(front)
         event = events[0][1]
         if kind == "params":
-            items = [Param(key, str(value)[:6000]) for key, value in event["values"].items()]
+            values = {mlflow_name(key): str(value)[:6000] for key, value in event["values"].items()}
+            items = [Param(key, text) for key, text in values.items()]
             for first in range(0, len(items), 100):
                 self.client.log_batch(self.run_id, params=items[first : first + 100])
         elif kind == "tags":
