@@ -10,6 +10,7 @@ from stillframe.tasks.base import Task
 TASKS = {
     "classification": "stillframe.tasks.classification",
     "regression": "stillframe.tasks.regression",
+    "multilabel": "stillframe.tasks.multilabel",
     "segmentation": "stillframe.tasks.segmentation",
     "video_classification": "stillframe.tasks.video_classification",
 }
