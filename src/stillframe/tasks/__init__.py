@@ -9,8 +9,8 @@ from stillframe.tasks.base import Task
 
 TASKS = {
     "classification": "stillframe.tasks.classification",
-    "regression": "stillframe.tasks.regression",
     "multilabel": "stillframe.tasks.multilabel",
+    "regression": "stillframe.tasks.regression",
     "segmentation": "stillframe.tasks.segmentation",
     "video_classification": "stillframe.tasks.video_classification",
 }

@@ -82,7 +82,9 @@ def test_a_resample_is_scored_as_the_table_of_its_rows(predictions):
     for r, weight_N in enumerate(weights):
         rows = predictions.iloc[np.repeat(np.arange(len(predictions)), weight_N.astype(int))]
         labels, predicted, probability = arrays(rows)
-        assert got["map_macro"][r] == pytest.approx(sk.average_precision_score(labels[:, :3], probability[:, :3]), abs=1e-9)
+        assert got["map_macro"][r] == pytest.approx(
+            sk.average_precision_score(labels[:, :3], probability[:, :3]), abs=1e-9
+        )
         assert got["f1_micro"][r] == pytest.approx(sk.f1_score(labels, predicted, average="micro"), abs=1e-9)
 
 

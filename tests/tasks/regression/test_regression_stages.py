@@ -121,6 +121,7 @@ def test_the_exported_file_answers_in_the_targets_own_units(project):
     assert value[0][1] > 700, "the second number lies around 900"
 
 
+@pytest.mark.filterwarnings("ignore")  # MLflow's loaders, on types of their own
 def test_predict_and_serve_name_numbers_and_units(project, tmp_path):
     out, model = tmp_path / "table.csv", OnnxModel(project / "artifacts/export/model.onnx", threads=1, spin=False)
     predicting.predict([str(project / "source/images")], model=str(model.path), out=str(out), quiet=True)
