@@ -55,7 +55,7 @@ def our_way(prepared: Path, augment: Any, card: Any) -> Callable[[], int]:
     online = make_online(augment, **size, device_type="cpu", seed=0)
     rows = SplitDataset([prepared / "train"], online)
     model = replace(sections("experiment=digits_smoke")["model"], name="plain_cnn")
-    net = create(model, classes=len(card.classes), **size, mean=card.mean, std=card.std)
+    net = create(model, outputs=len(card.classes), **size, mean=card.mean, std=card.std)
     loader = make_loader(rows, EpochBatchSampler(len(rows), BATCH, seed=0), 0)
 
     def epoch() -> int:

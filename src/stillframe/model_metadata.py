@@ -16,7 +16,7 @@ PREFIX = "stillframe."  # of the keys in the file's metadata
 class ModelMetadata:
     """The metadata of an exported file; each field is one key `stillframe.<field>`, its value JSON.
 
-    A field with a default may be absent from an older file.
+    A field with a default may be absent from an older file; keys of older files that are no field any more are ignored.
 
     Attributes:
         task: name of the task.
@@ -40,7 +40,6 @@ class ModelMetadata:
         sampling: how the frames of a clip are chosen, as `data.clip.sampling`; None of images.
         views: clips of a video that are averaged, as in evaluate; 1 of images.
         seconds: s, the median length of the videos of the training split; None of images.
-        answer: `Output.answer` of the task, for readers of the file; nothing here depends on it.
         overlap: least share of a side that the tiles of a large image have in common, as `data.masks.overlap`; None:
             the whole image is resized.
         thresholds: probability of each output from which on it is predicted, of outputs that are decided one by one;
@@ -69,7 +68,6 @@ class ModelMetadata:
     sampling: str | None = None
     views: int = 1
     seconds: float | None = None
-    answer: str = "label"
     overlap: float | None = None
     thresholds: list[float] = field(default_factory=list)
     target: dict[str, Any] = field(default_factory=dict)

@@ -68,10 +68,10 @@ class DatasetCard:
 
     def write(self, path: Path) -> None:
         """Write as JSON, without what this data does not have."""
-        given = asdict(self)
+        values = asdict(self)
         absent = set() if self.clip else {"frames", "clip", "seconds"}
-        absent |= {name for name in ("pixels", "target") if not given[name]}
-        write_json(path, {name: value for name, value in given.items() if name not in absent})
+        absent |= {name for name in ("pixels", "target") if not values[name]}
+        write_json(path, {name: value for name, value in values.items() if name not in absent})
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def model(**changes):
 def make(channels=1, size=16, **changes):
     torch.manual_seed(0)
     return create(
-        model(**changes), classes=3, channels=channels, image_size=size, mean=[0.4] * channels, std=[0.2] * channels
+        model(**changes), outputs=3, channels=channels, image_size=size, mean=[0.4] * channels, std=[0.2] * channels
     )
 
 

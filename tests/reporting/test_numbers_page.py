@@ -27,7 +27,6 @@ TASK = Task(
     METRICS,
     lead="mae",
     highlights=("mae", "r2"),
-    answer="",
     report=ReportText(
         answers="an age in years",
         plots=("Predicted against true age",),

@@ -31,7 +31,7 @@ from stillframe.serving.settings import read
 
 CLASSES = ["ground", "square", "disc"]
 MADE = replace(FACTS, task="segmentation", classes=CLASSES, size=32, channels=3, resize="squash", tta="none")
-MADE = replace(MADE, threshold=None, answer="mask", overlap=0.25, net="unet", min_px=4)
+MADE = replace(MADE, threshold=None, overlap=0.25, net="unet", min_px=4)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,12 @@ def test_one_refused_image_refuses_the_request(client: TestClient) -> None:
     assert client.post("/predict", json={"images": sent[:1]}).json()["predictions"][0]["overlay"] is None
     assert "stillframe_answers_total" in client.get("/metrics").text
     assert "MaskPredictions" in client.get("/openapi.json").text
+
+
+def test_openapi_says_which_fields_are_images(client: TestClient) -> None:
+    """The page draws by that."""
+    fields = client.get("/openapi.json").json()["components"]["schemas"]["MaskPrediction"]["properties"]
+    assert [name for name in fields if fields[name].get("contentMediaType") == "image/png"] == ["mask", "overlay"]
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's loaders, on types of their own

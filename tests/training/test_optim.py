@@ -16,7 +16,7 @@ def base():
 
 def net(name="plain_cnn"):
     model = ModelConfig(name, None, None, None, 0.0, 0.0, [], None, "auto")
-    return create(model, classes=3, channels=3, image_size=32, mean=[0.5] * 3, std=[0.2] * 3)
+    return create(model, outputs=3, channels=3, image_size=32, mean=[0.5] * 3, std=[0.2] * 3)
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "lamb"])

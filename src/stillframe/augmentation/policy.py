@@ -20,11 +20,9 @@ from stillframe.store.columns import NO_VALUE
 
 Policy = Sequence[dict[str, dict[str, Any]]]
 Images = NDArray[np.uint8]
-CHOICES = (
-    "OneOf",
-    "SomeOf",
-    "Sequential",
-)  # composes that may stand in a policy; they hold `transforms: [...]`
+CHOICES = ("OneOf", "SomeOf", "Sequential")  # composes that may stand in a policy; they hold `transforms: [...]`
+# albumentations' names for what is transformed with an image, and for its arguments
+MAP, FILL, INTERPOLATION = "mask", "fill_mask", "mask_interpolation"
 NOT_OURS = ("Lambda", "ToTensorV2", "ToTensor3D")  # need code, or make something that is not an image
 
 
@@ -139,10 +137,10 @@ def _check_keeps_values(transforms: Sequence[Any], origin: str) -> None:
     """Raise ValueError for a transform that would interpolate between the values of a map."""
     for transform in transforms:
         _check_keeps_values(getattr(transform, "transforms", ()), origin)
-        if getattr(transform, "mask_interpolation", 0) != 0:
-            name, value = type(transform).__name__, transform.mask_interpolation
+        if getattr(transform, INTERPOLATION, 0) != 0:
+            name, value = type(transform).__name__, getattr(transform, INTERPOLATION)
             raise ValueError(
-                f"{origin}: {name}.mask_interpolation = {value} would make classes that are not there: leave it out (0)"
+                f"{origin}: {name}.{INTERPOLATION} = {value} would make classes that are not there: leave it out (0)"
             )
 
 
@@ -150,8 +148,8 @@ def _fill_maps_with_no_value(transforms: Sequence[Any]) -> None:
     """Let transforms fill what they bring into a map with NO_VALUE: there is no image to learn from."""
     for transform in transforms:
         _fill_maps_with_no_value(getattr(transform, "transforms", ()))
-        if getattr(transform, "fill_mask", None) == 0:  # albumentations' default; None leaves the map as it is
-            transform.fill_mask = float(NO_VALUE)
+        if getattr(transform, FILL, None) == 0:  # albumentations' default; None leaves the map as it is
+            setattr(transform, FILL, float(NO_VALUE))
 
 
 def _try(transforms: list[Any], origin: str, shape: tuple[int, int, int], maps: bool) -> None:
@@ -165,8 +163,8 @@ def _try(transforms: list[Any], origin: str, shape: tuple[int, int, int], maps: 
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
                 if maps:
-                    sample = transform(image=image, mask=map_HW, force_apply=True)
-                    image, map_HW = sample["image"], sample["mask"]
+                    sample = transform(**{"image": image, MAP: map_HW}, force_apply=True)
+                    image, map_HW = sample["image"], sample[MAP]
                 else:
                     image = transform(image=image, force_apply=True)["image"]
         except Exception as error:  # whatever a transform dies of on such an image, it is the policy that is at fault

@@ -6,7 +6,7 @@ from stillframe.config.data import (
     ColumnsConfig,
     DataConfig,
     FetchConfig,
-    MasksConfig,
+    TargetFilesConfig,
     TemporalConfig,
 )
 from stillframe.config.evaluation import EvaluateConfig, ValidateConfig
@@ -47,7 +47,7 @@ __all__ = [
     "ExportConfig",
     "FetchConfig",
     "Fraction",
-    "MasksConfig",
+    "TargetFilesConfig",
     "ModelConfig",
     "OptimConfig",
     "Positive",

@@ -35,7 +35,7 @@ class ColumnsConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class MasksConfig:
+class TargetFilesConfig:
     """Section `data.masks`: where the mask of each image is, and what is not in it."""
 
     images: str  # folder of the images, beside that of the masks; also below train/, val/, test/
@@ -72,7 +72,7 @@ class DataConfig:
     table: str | None  # CSV or Parquet, relative to the folder
     columns: ColumnsConfig
     clip: ClipConfig | None  # the files are videos; null: pictures
-    masks: MasksConfig | None  # a mask beside each image, instead of a label; null: labels
+    masks: TargetFilesConfig | None  # a mask beside each image, instead of a label; null: labels
     target: dict[str, Any] | None  # a section of the task's own, checked by it: see tasks/<task>/README.md
     classes: dict[str, list[str]] | None  # class name -> labels that belong to it; null: each label is a class
     leave_out: list[str]  # labels that are left out on purpose

@@ -108,9 +108,9 @@ def _compare(
     for evaluation, rows, (_, arrays) in zip(evaluations, parts, strips, strict=False):
         rows.append(output.scored_row(arrays, target, model.metadata.classes))
         if compare:
-            one, total = output.distance(arrays, strips[-1][1], target), evaluation.distance
-            changed, compared = total.changed + one.changed, total.compared + one.compared
-            evaluation.distance = Distance(max(total.largest, one.largest), changed, compared)
+            strip, total = output.distance(arrays, strips[-1][1], target), evaluation.distance
+            changed, compared = total.changed + strip.changed, total.compared + strip.compared
+            evaluation.distance = Distance(max(total.largest, strip.largest), changed, compared)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def occlusion(model: Predictor, image: Pixels, output: int) -> NDArray[np.float3
     for first in range(0, len(covers), batch_size):
         batch = covers[first : first + batch_size]
         covered = np.repeat(clip[None], len(batch), axis=0)
-        for one, (span, down, across) in zip(covered, batch, strict=True):
+        for sample, (span, down, across) in zip(covered, batch, strict=True):
             top, bottom, left, right = rows[down.start], rows[down.stop], columns[across.start], columns[across.stop]
-            one[spans[span], top:bottom, left:right] = color
+            sample[spans[span], top:bottom, left:right] = color
         after = evidence(model.run(covered.reshape(-1, *image.shape)), output)
         for cover, value in zip(batch, after, strict=True):
             fall_thw[cover] += max(0.0, before - float(value))

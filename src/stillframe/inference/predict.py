@@ -131,8 +131,8 @@ def row(
     values: dict[str, Any] = {}
     if result.prediction is not None:
         values = find_task(model.metadata.task).output.row(result.prediction, model.metadata)
-    known = {"path": to_id(result.name.path), "reason": result.reason, **inputs.values(result.name)}
-    return {**empty, **known, **values, **files}
+    input_values = {"path": to_id(result.name.path), "reason": result.reason, **inputs.values(result.name)}
+    return {**empty, **input_values, **values, **files}
 
 
 class PredictionFiles:
@@ -145,11 +145,11 @@ class PredictionFiles:
         columns = output.columns(model.metadata)
         if explain and "heat" not in columns:
             more = "; --annotate FOLDER draws them" if "overlay" in columns else ""
-            raise ValueError(f"--explain is about labels: this model answers {output.answer}s{more}")
+            raise ValueError(f"--explain is about labels: this model answers {output.noun}s{more}")
         if output.file_column and path is None:
-            raise ValueError(f"--out {out}: {output.answer}s are written beside the table: give it --out FILE.csv")
+            raise ValueError(f"--out {out}: {output.noun}s are written beside the table: give it --out FILE.csv")
         beside = path or Path()
-        self.files = beside.with_name(f"{beside.stem}_{output.answer}s") if output.file_column else None
+        self.files = beside.with_name(f"{beside.stem}_{output.noun}s") if output.file_column else None
         self.heatmaps = beside.with_name(f"{beside.stem}_heat") if explain else None
         self.overlays = annotate if "overlay" in columns else None
 

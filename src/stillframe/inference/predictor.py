@@ -77,7 +77,9 @@ def _in_batches(model: Predictor, output: Output, images: Sequence[Pixels]) -> l
     merged, rest = [], iter(arrays)
     for some in views:
         own = [next(rest) for _ in some]
-        stacked = {name: np.stack([one[name] for one in own]) for name in own[0]} if len(own) > 1 else {}
+        stacked = (
+            {name: np.stack([view_arrays[name] for view_arrays in own]) for name in own[0]} if len(own) > 1 else {}
+        )
         merged.append(output.average_views(stacked, model.metadata) if stacked else own[0])
     return merged
 

@@ -50,7 +50,6 @@ def read_metadata(trained: Path, validated: Path, card: Path, data: DataConfig) 
         sampling=clip.get("sampling"),
         views=clip.get("views", 1),
         seconds=dataset.seconds,
-        answer=find_task(model["task"]).output.answer,
         overlap=data.masks.overlap if data.masks is not None else None,
         thresholds=choices.get("thresholds", []),
         target=dataset.target,

@@ -208,16 +208,16 @@ def write_hub(splits: Mapping[str, Any], out: Path) -> None:
         table.writerow(["path", "label", "split"])
         for split, rows in splits.items():
             images = [name for name, kind in rows.features.items() if isinstance(kind, Image)]
-            labels = [name for name, kind in rows.features.items() if isinstance(kind, ClassLabel)]
-            labels += [name for name in ("label", "labels", "class", "category") if name in rows.features]
-            if not images or not labels:
+            targets = [name for name, kind in rows.features.items() if isinstance(kind, ClassLabel)]
+            targets += [name for name in ("label", "labels", "class", "category") if name in rows.features]
+            if not images or not targets:
                 raise ValueError(f"{split}: columns {sorted(rows.features)}: one of images and one of labels is needed")
-            kind = rows.features[labels[0]]
+            kind = rows.features[targets[0]]
             (out / split).mkdir()
             with bar(f"writing {split}", len(rows)) as advance:
                 for index, row in enumerate(rows.cast_column(images[0], Image(decode=False))):
                     path = f"{split}/{index:07d}{_write_image(row[images[0]], out / split / f'{index:07d}')}"
-                    value = row[labels[0]]
+                    value = row[targets[0]]
                     table.writerow(
                         [
                             path,

@@ -133,9 +133,9 @@ def _as_it_is(rows: list[SourceRow], data: DataConfig) -> tuple[list[SourceRow],
     return rows, {}
 
 
-def _label_cell(cells: Cells, data: DataConfig, folder: Path) -> tuple[Any, str]:
-    label = cells[data.columns.label].strip()
-    return label, "" if label else "label missing"
+def _text_cell(cells: Cells, data: DataConfig, folder: Path) -> tuple[Any, str]:
+    text = cells[data.columns.label].strip()
+    return text, "" if text else "label missing"
 
 
 def _agree(values: Sequence[Any]) -> tuple[Any, str]:
@@ -191,7 +191,7 @@ class Target:
     stored: Callable[[IngestConfig, list[str]], list[TargetColumn]]
     store: Callable[[Any, dict[str, Any], list[str], IngestConfig], StoredTarget]
     table_columns: Callable[[DataConfig], list[str]] = lambda data: [data.columns.label]
-    from_cells: Callable[[Cells, DataConfig, Path], tuple[Any, str]] = _label_cell
+    from_cells: Callable[[Cells, DataConfig, Path], tuple[Any, str]] = _text_cell
     merge: Callable[[Sequence[Any]], tuple[Any, str]] = _agree
     detect: Callable[[Path, DataConfig], str] = lambda folder, data: ""
     read: Callable[[Path, DataConfig, str], Listing] | None = None

@@ -1,4 +1,4 @@
-"""From a name to a net that takes uint8 pictures and gives logits."""
+"""Networks by name: uint8 images in, raw outputs out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillframe.config import ModelConfig, nearest
-from stillframe.models import dense as maps_of
+from stillframe.models import dense as dense_models
 from stillframe.models import video, weights
 from stillframe.models.plain import PlainCNN, TextbookCNN
 from stillframe.types import DatasetCard
@@ -20,18 +20,18 @@ PIECE = 1 << 19  # numbers that a CPU normalises at a time: what stays in its ca
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What rebuilds a trained net; `artifacts/train/model.json`."""
+    """What is needed to rebuild a trained network; written to `artifacts/train/model.json`."""
 
     name: str
-    classes: int
-    channels: int  # of the pictures that come in
+    classes: int  # number of outputs
+    channels: int  # of the input images
     image_size: int  # px
     mean: list[float]  # per channel of the backbone, in 0..1
     std: list[float]
     drop_rate: float
     drop_path_rate: float
-    encoder: str | None = None  # of a net that answers for each pixel
-    frames: int = 1  # T, of a net that answers clips
+    encoder: str | None = None  # of a network with outputs for each pixel
+    frames: int = 1  # T, of a network for clips
     temporal: str | None = None  # its head over time
     output_mean: list[float] | None = None  # in the unit of each output; null: raw outputs
     output_std: list[float] | None = None
@@ -42,10 +42,10 @@ class NetworkSpec:
 
 
 class Network(nn.Module):
-    """A backbone with its normalisation in front: uint8 (or float 0..255) pictures in, logits out.
+    """A backbone preceded by its normalisation: uint8 (or float 0..255) images in, raw outputs out.
 
-    What decides the answer besides the weights (mean, std, gray to RGB) lies inside, so that training, validation,
-    evaluation and export cannot differ in it.
+    Mean, std and the conversion from gray to RGB are part of the module, so that training, validation, evaluation and
+    export cannot differ in them.
     """
 
     mean: Tensor
@@ -62,32 +62,32 @@ class Network(nn.Module):
         for name in ("output_mean", "output_std"):
             values = getattr(spec, name)
             self.register_buffer(name, None if values is None else torch.tensor(values), persistent=False)
-        self.frozen: list[nn.Module] = []  # parts that do not learn
+        self.frozen: list[nn.Module] = []  # parts that are not trained
 
     def normalise(self, image_BCHW: Tensor) -> Tensor:
-        """uint8 or float in 0..255 -> float32 of mean 0 and deviation 1, with the backbone's number of channels.
+        """Standardise uint8 or float in 0..255 to float32, with the backbone's number of channels.
 
-        Of clips (B, T, C, H, W) each frame.
+        Clips (B, T, C, H, W) are normalised frame by frame.
         """
         if image_BCHW.ndim == 5:
             frames = self.normalise(image_BCHW.flatten(0, 1))
             return frames.reshape(-1, image_BCHW.shape[1], *frames.shape[1:])
         channels = self.mean.shape[1]
-        if image_BCHW.shape[1] != channels:  # gray pictures, a backbone that takes RGB
+        if image_BCHW.shape[1] != channels:  # gray images, a backbone that takes RGB
             image_BCHW = image_BCHW.expand(-1, channels, -1, -1)
         if channels > 1 and image_BCHW.is_contiguous(memory_format=torch.channels_last):
             return self._normalise_rows(image_BCHW)
         return torch.sub(image_BCHW, self.mean).div_(self.std)
 
     def _normalise_rows(self, image_BCHW: Tensor) -> Tensor:
-        """The same for channels-last pictures, row by row of W * C numbers.
+        """The same for channels-last images, row by row of W * C numbers.
 
-        Broadcast over an inner dimension of three the division took 20 times the augmentation's time.
+        Broadcasting over an inner dimension of three made the division take 20 times as long as the augmentation.
         """
         batch, channels, height, width = image_BCHW.shape
         rows = image_BCHW.permute(0, 2, 3, 1).view(batch, height, width * channels)
         mean, std = self.mean.flatten().repeat(width), self.std.flatten().repeat(width)
-        recorded = torch.compiler.is_compiling()  # by an export, say: for batches of any size
+        recorded = torch.compiler.is_compiling()  # e.g. by an export, for batches of any size
         if rows.numel() > PIECE and rows.dtype == torch.uint8 and rows.device.type == "cpu" and not recorded:
             rows = _in_pieces(rows, mean, std)
         else:
@@ -106,7 +106,7 @@ class Network(nn.Module):
         return outputs * self.output_std + self.output_mean  # the backbone learns numbers of mean 0 and deviation 1
 
     def freeze(self, prefixes: list[str]) -> None:
-        """Keep the parameters whose names start so from learning, and their batch statistics from moving.
+        """Freeze the parameters whose names start with a prefix, and their batch statistics.
 
         Raises:
             ValueError: a prefix that no parameter has; names the nearest.
@@ -122,19 +122,19 @@ class Network(nn.Module):
         self.train(self.training)
 
     def unfreeze(self) -> None:
-        """Let everything learn."""
+        """Make all parameters trainable again."""
         for module in self.frozen:
             module.requires_grad_(True)
         self.frozen = []
         self.train(self.training)
 
     def channels_last(self) -> None:
-        """Lay the backbone's weights out for pictures whose channels come last in memory; 3-D convolutions stay."""
+        """Convert the backbone's weights to channels-last memory format, unless it has 3-D convolutions."""
         if all(weight.ndim < 5 for weight in self.backbone.parameters()):
             self.backbone.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Network:
-        """As of torch, but frozen parts stay in evaluation mode: their batch statistics must not move."""
+        """As `nn.Module.train`, but frozen parts stay in evaluation mode: their batch statistics must not change."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -142,19 +142,24 @@ class Network(nn.Module):
 
 
 def _in_pieces(rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(rows - mean) / std bit for bit, some pictures at a time.
+    """(rows - mean) / std, bit for bit, a few images at a time.
 
-    Each operation on the whole batch would read and write all of it in main memory.
+    Each operation on the whole batch would read and write all of it in main memory; a piece stays in the cache.
     """
     out = torch.empty(rows.shape, dtype=mean.dtype)
-    pictures = max(1, PIECE // rows[0].numel())
-    for given, made in zip(torch.split(rows, pictures), torch.split(out, pictures), strict=True):
-        torch.div(given.to(mean.dtype).sub_(mean), std, out=made)
+    images = max(1, PIECE // rows[0].numel())
+    for piece, normalised in zip(torch.split(rows, images), torch.split(out, images), strict=True):
+        torch.div(piece.to(mean.dtype).sub_(mean), std, out=normalised)
     return out
 
 
 def backbone(spec: NetworkSpec, pretrained: bool | str = False) -> nn.Module:
-    """The net without normalisation; `pretrained` also takes a file of weights for an encoder.
+    """The network without normalisation.
+
+    Args:
+        spec: what to build.
+        pretrained: True: weights from the Hub; a path: the file of weights for an encoder.
+
 
     Raises:
         ValueError: no such model in timm or here; names the nearest one.
@@ -163,10 +168,10 @@ def backbone(spec: NetworkSpec, pretrained: bool | str = False) -> nn.Module:
     if spec.frames > 1:
         return _clip_net(spec, pretrained)
     if spec.encoder is not None:
-        return maps_of.build(
+        return dense_models.build(
             spec.name,
             spec.encoder,
-            classes=spec.classes,
+            outputs=spec.classes,
             channels=inputs,
             drop_rate=spec.drop_rate,
             drop_path_rate=spec.drop_path_rate,
@@ -187,34 +192,34 @@ def backbone(spec: NetworkSpec, pretrained: bool | str = False) -> nn.Module:
     if base.startswith(("vit", "deit", "swin", "eva", "beit", "maxvit")):
         options["img_size"] = spec.image_size
     try:
-        made: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **options)
+        net: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **options)
     except (OSError, RuntimeError, ValueError) as error:
         advice = " (weights from the Hub need a network; model.weights also takes a file)" if pretrained else ""
         raise ValueError(f"model.name = {spec.name!r}: timm cannot build it: {error}{advice}") from None
-    return made
+    return net
 
 
 def _clip_net(spec: NetworkSpec, pretrained: bool | str) -> nn.Module:
-    """A net for clips; pretrained weights are those of the net in it."""
+    """A network for clips; pretrained weights are those of the image network in it."""
     if spec.name in video.SPACE_TIME:
         whole = video.space_time(
-            spec.name, classes=spec.classes, drop_rate=spec.drop_rate, pretrained=pretrained is True
+            spec.name, outputs=spec.classes, drop_rate=spec.drop_rate, pretrained=pretrained is True
         )
         if isinstance(pretrained, str):
             weights.load_pretrained(whole.inner, weights.locate(pretrained))  # type: ignore[arg-type]
         return whole
-    picture = backbone(replace(spec, frames=1, temporal=None), pretrained is True)
+    image_net = backbone(replace(spec, frames=1, temporal=None), pretrained is True)
     if isinstance(pretrained, str):
-        weights.load_pretrained(picture, weights.locate(pretrained))
-    frame = video.FrameNet(video.without_classifier(picture), len(spec.mean), spec.image_size)
+        weights.load_pretrained(image_net, weights.locate(pretrained))
+    frame = video.FrameNet(video.without_classifier(image_net), len(spec.mean), spec.image_size)
     assert spec.temporal is not None
-    return video.ClipNet(frame, spec.temporal, frames=spec.frames, classes=spec.classes, drop_rate=spec.drop_rate)
+    return video.ClipNet(frame, spec.temporal, frames=spec.frames, outputs=spec.classes, drop_rate=spec.drop_rate)
 
 
 def _statistics(
     model: ModelConfig, channels: int, mean: list[float], std: list[float]
 ) -> tuple[list[float], list[float]]:
-    """Mean and deviation that the net expects, per channel of its input."""
+    """Mean and standard deviation that the network expects, per channel of its input."""
     if model.normalise == "data" or (model.normalise == "auto" and model.weights is None) or model.name in OWN:
         if model.weights is not None and channels == 1:
             return mean * 3, std * 3  # pretrained stems take three channels
@@ -225,22 +230,22 @@ def _statistics(
         return video.statistics(model.name)
     import timm
 
-    whole = model.encoder or model.name
-    if not timm.is_model(whole.split(".")[0]):
+    name = model.encoder or model.name
+    if not timm.is_model(name.split(".")[0]):
         key = "model.encoder" if model.encoder else "model.name"
-        raise ValueError(f"{key} = {whole!r}: {nearest(whole, [*OWN, *timm.list_models()])}")
-    settings = timm.get_pretrained_cfg(whole)
+        raise ValueError(f"{key} = {name!r}: {nearest(name, [*OWN, *timm.list_models()])}")
+    settings = timm.get_pretrained_cfg(name)
     return list(settings.mean), list(settings.std)
 
 
-def _quiet_head(inner: nn.Module) -> None:
-    """Start a new classifier near zero.
+def _init_head_near_zero(inner: nn.Module) -> None:
+    """Initialise a new last layer near zero.
 
-    The initialisation that timm's EfficientNets take from their paper has a deviation of 0.4 for two classes: logits
-    of tens, and a first epoch that is spent, by all pretrained layers too, on taking them back.
+    The initialisation of timm's EfficientNets, from their paper, has a standard deviation of 0.4 for two outputs. It
+    gives outputs of tens, and all layers, pretrained ones too, would spend the first epoch on reducing them.
     """
-    ask: Any = getattr(inner, "get_classifier", None)
-    head = ask() if ask is not None else None
+    getter: Any = getattr(inner, "get_classifier", None)
+    head = getter() if getter is not None else None
     if isinstance(head, nn.Linear):
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
@@ -249,31 +254,31 @@ def _quiet_head(inner: nn.Module) -> None:
 def create(
     model: ModelConfig,
     *,
-    classes: int,
+    outputs: int,
     channels: int,
     image_size: int,
     mean: list[float],
     std: list[float],
-    maps: bool = False,
+    dense: bool = False,
     frames: int = 1,
     scale: tuple[list[float], list[float]] | None = None,
 ) -> Network:
-    """A fresh net for pictures of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
+    """A new network for images of `channels` x `image_size` x `image_size`; mean and std of the train split, in 0..1.
 
-    With `maps` it answers for each pixel; pretrained weights are those of its encoder. With `frames` of more than one
-    it answers clips of so many; pretrained weights are those of the net that sees each frame. With `scale` (mean and
-    deviation of each) outputs are numbers in units of their own.
+    With `dense` it has outputs for each pixel, and pretrained weights are those of its encoder. With more than one of
+    `frames` it takes clips, and pretrained weights are those of the network that is applied to each frame. With `scale`
+    (mean and standard deviation of each) outputs are in units of their own.
 
     Raises:
         ValueError: unknown model, unknown part in model.freeze, weights that are not there or do not fit.
     """
-    maps_of.check(model, image_size, maps=maps)
+    dense_models.check(model, image_size, dense=dense)
     video.check(model, frames, image_size)
     mean, std = _statistics(model, channels, mean, std)
     rates = (model.drop_rate, model.drop_path_rate)
     spec = NetworkSpec(
         model.name,
-        classes,
+        outputs,
         channels,
         image_size,
         mean,
@@ -284,7 +289,7 @@ def create(
         model.temporal,
         *(scale or ()),
     )
-    inside = maps or frames > 1  # the weights are those of a part
+    inside = dense or frames > 1  # the weights are those of a part
     if inside:
         inner = backbone(spec, pretrained=True if model.weights == "hub" else model.weights or False)
     else:
@@ -292,7 +297,7 @@ def create(
     if not inside and model.weights is not None and model.weights != "hub":
         weights.load_pretrained(inner, weights.locate(model.weights))
     if model.weights is not None:
-        _quiet_head(inner)
+        _init_head_near_zero(inner)
     net = Network(inner, spec)
     net.freeze(model.freeze)
     return net
@@ -303,16 +308,16 @@ def for_card(
     card: DatasetCard,
     *,
     outputs: int | None = None,
-    maps: bool = False,
+    dense: bool = False,
     frames: int = 1,
     scale: tuple[list[float], list[float]] | None = None,
 ) -> Network:
-    """A fresh net for the data of a card, with so many outputs; None: one a class (the rest: as of `create`)."""
+    """A new network for the data of a card; `outputs` None: one for each class (the rest: as of `create`)."""
     data: dict[str, Any] = {"channels": card.channels, "image_size": card.height, "mean": card.mean, "std": card.std}
     outputs = len(card.classes) if outputs is None else outputs
-    return create(model, classes=outputs, **data, maps=maps, frames=frames, scale=scale)
+    return create(model, outputs=outputs, **data, dense=dense, frames=frames, scale=scale)
 
 
 def rebuild(spec: NetworkSpec) -> Network:
-    """The net of a spec, untrained; the weights come from a file next."""
+    """The network of a spec with random weights; the caller loads the trained ones."""
     return Network(backbone(spec), spec)

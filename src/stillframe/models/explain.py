@@ -1,6 +1,6 @@
-"""Where a net looked: Grad-CAM for nets with feature maps, the input gradient for the others.
+"""Heat maps of what a network's output depends on: Grad-CAM where it has feature maps, else the input gradient.
 
-The maps come from captum; what is ours is finding the layer, so that any net works without naming one.
+The maps come from captum; this module finds the layer, so that users need not name it.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
-FINE = 4  # cells a side from which a map shows a place; a coarser one is taken only when there is none
-BATCH = 16  # pictures at a time: gradients need far more memory than predictions
+FINE = 4  # cells a side that a feature map should have; a coarser one is used only when there is no other
+BATCH = 16  # images at a time: gradients need far more memory than predictions
 
 
 def last_feature_map(net: nn.Module, image_BCHW: Tensor) -> nn.Module | None:
-    """The last module of the trunk whose output is a map (B, C, h, w) of the picture.
+    """The last module of the backbone whose output is a feature map (B, C, h, w).
 
-    A map has the picture's proportions and more than one cell. Of the maps with at least `FINE` cells a side
+    A feature map has the image's proportions and more than one cell. Of the maps with at least `FINE` cells a side
     the last one is taken, else the last one. None when what follows the maps are tokens (vision
     transformers, mixers) or channels-last maps: an early map would explain little there.
     """
     height, width = image_BCHW.shape[-2:]
-    seen: list[tuple[nn.Module, tuple[int, ...]]] = []
+    outputs: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim >= 3:
-            seen.append((module, tuple(output.shape)))
+            outputs.append((module, tuple(output.shape)))
 
     hooks = [module.register_forward_hook(note) for module in net.modules() if module is not net]
     try:
@@ -48,9 +48,9 @@ def last_feature_map(net: nn.Module, image_BCHW: Tensor) -> nn.Module | None:
             return 0
         return min(h, w)
 
-    called = [id(module) for module, _ in seen]
+    called = [id(module) for module, _ in outputs]
     fallback = None
-    for module, shape in reversed(seen):
+    for module, shape in reversed(outputs):
         cells = side(shape)
         if cells == 0 and fallback is None:
             return None
@@ -62,18 +62,18 @@ def last_feature_map(net: nn.Module, image_BCHW: Tensor) -> nn.Module | None:
 
 
 def explain(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> tuple[NDArray[np.float32], str]:
-    """What in each picture speaks for the given class.
+    """Heat maps of the pixels that raise the score of the given class.
 
     Grad-CAM (Selvaraju et al. 2017) on the last feature map; for nets without one the absolute gradient of
     the class's logit by the pixels (Simonyan et al. 2014), blurred a little.
 
     Args:
-        net: takes pictures (B, C, H, W) in 0..255 and gives logits (B, K); left in the mode it was in.
+        net: takes images (B, C, H, W) in 0..255 and returns scores (B, K); its mode is restored.
         image_BCHW: uint8. Clips (B, T, C, H, W) are explained by the input gradient, each frame.
         class_B: class indices.
 
     Returns:
-        heat_BHW (of clips BTHW), float32 in 0..1 (all 0 where nothing speaks for the class), and the method's name.
+        heat_BHW (of clips BTHW), float32 in 0..1 (all 0 where no pixel raises the score), and the method's name.
     """
     training = net.training
     net.eval()
@@ -81,10 +81,10 @@ def explain(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> tuple[NDArra
         device = next(net.parameters()).device
         layer = last_feature_map(net, image_BCHW[:1].to(device)) if image_BCHW.ndim == 4 else None
         parts = []
-        at_once = max(1, BATCH // (image_BCHW.shape[1] if image_BCHW.ndim == 5 else 1))
-        for first in range(0, len(image_BCHW), at_once):
-            image = image_BCHW[first : first + at_once].to(device).float().requires_grad_()
-            target = class_B[first : first + at_once].to(device)
+        batch_size = max(1, BATCH // (image_BCHW.shape[1] if image_BCHW.ndim == 5 else 1))
+        for first in range(0, len(image_BCHW), batch_size):
+            image = image_BCHW[first : first + batch_size].to(device).float().requires_grad_()
+            target = class_B[first : first + batch_size].to(device)
             with torch.enable_grad():
                 heat = _saliency(net, image, target) if layer is None else _grad_cam(net, layer, image, target)
             parts.append(heat.detach().float().cpu())
@@ -95,7 +95,7 @@ def explain(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> tuple[NDArra
 
 
 def _grad_cam(net: nn.Module, layer: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> Tensor:
-    """(B, H, W): the positive part of the class activation map, in the picture's size."""
+    """(B, H, W): the positive part of the class activation map, in the image's size."""
     from captum.attr import LayerGradCam
 
     map_B1hw = LayerGradCam(net, layer).attribute(image_BCHW, class_B, relu_attributions=True)
@@ -104,7 +104,7 @@ def _grad_cam(net: nn.Module, layer: nn.Module, image_BCHW: Tensor, class_B: Ten
 
 
 def _saliency(net: nn.Module, image_BCHW: Tensor, class_B: Tensor) -> Tensor:
-    """(B, H, W), of clips (B, T, H, W): the largest absolute gradient over the channels, averaged around each place."""
+    """(B, H, W), of clips (B, T, H, W): the largest absolute gradient over the channels, box-blurred."""
     from captum.attr import Saliency
 
     gradient_BHW = Saliency(net).attribute(image_BCHW, class_B, abs=True).amax(-3)

@@ -1,18 +1,18 @@
-"""Under which licence pretrained weights come, as far as where they come from says it. No torch is imported for it."""
+"""The licence of pretrained weights, as their source states it. Without importing torch, but for hub weights."""
 
 from __future__ import annotations
 
 from importlib import metadata
 
-LONGEST = 80  # characters; some packages put the whole text of their licence there
+LONGEST = 80  # characters; some packages put the whole licence text into this field
 
 
 def licence_of(weights: str | None, name: str) -> str:
-    """A sentence about the licence of `model.weights`; where nothing states one, it says so.
+    """A sentence about the licence of `model.weights`, or that none is stated.
 
     Args:
         weights: as in the section `model`.
-        name: of the net, for weights of timm's hub.
+        name: of the network, for weights of timm's hub.
     """
     if weights is None:
         return "no pretrained weights: the net learnt from random ones"
@@ -38,7 +38,7 @@ def _of_package(module: str) -> str:
 
 
 def _of_hub(name: str) -> str:
-    from timm.models import get_pretrained_cfg  # torch with it: only where a hub's weights are asked about
+    from timm.models import get_pretrained_cfg  # imports torch, so only for weights of the hub
 
     facts = get_pretrained_cfg(name)
     if facts is None or not facts.license:

@@ -1,4 +1,4 @@
-"""Two small convolutional nets, trained from scratch."""
+"""Two small convolutional networks for training from scratch."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
 class PlainCNN(nn.Module):
     """Six Conv-BatchNorm-ReLU layers in three stages, global average pooling, one linear layer.
 
-    Input (B, C, H, W) float32, H and W of 8 px or more; output logits (B, K).
+    Input (B, C, H, W) float32, H and W of 8 px or more; output (B, K).
     """
 
-    def __init__(self, channels: int, classes: int, drop_rate: float = 0.0, width: int = 32) -> None:
+    def __init__(self, channels: int, outputs: int, drop_rate: float = 0.0, width: int = 32) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = channels
-        for stage, outputs in enumerate((width, 2 * width, 4 * width)):
-            layers += _block(inputs, outputs) + _block(outputs, outputs)
+        for stage, features in enumerate((width, 2 * width, 4 * width)):
+            layers += _block(inputs, features) + _block(features, features)
             if stage < 2:
                 layers.append(nn.MaxPool2d(2))
-            inputs = outputs
+            inputs = features
         self.features = nn.Sequential(*layers)
         self.drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(inputs, outputs)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Raw outputs (B, K)."""
         features: Tensor = self.features(image_BCHW)
-        logits: Tensor = self.head(self.drop(features.mean((2, 3))))
-        return logits
+        outputs_BK: Tensor = self.head(self.drop(features.mean((2, 3))))
+        return outputs_BK
 
 
 class TextbookCNN(nn.Module):
     """Conv32 - pool - Conv64 - pool - Dense128 - dropout - Dense: the recipe of the introductory courses.
 
-    Input (B, C, S, S) float32; output logits (B, K).
+    Input (B, C, S, S) float32; output (B, K).
     """
 
-    def __init__(self, channels: int, classes: int, image_size: int, drop_rate: float = 0.5) -> None:
+    def __init__(self, channels: int, outputs: int, image_size: int, drop_rate: float = 0.5) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(channels, 32, 3),
@@ -62,10 +62,10 @@ class TextbookCNN(nn.Module):
             )
         self.dense = nn.Linear(64 * side * side, 128)
         self.drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(128, classes)
+        self.head = nn.Linear(128, outputs)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Raw outputs (B, K)."""
         features = self.features(image_BCHW).flatten(1)
-        logits: Tensor = self.head(self.drop(self.dense(features).relu()))
-        return logits
+        outputs_BK: Tensor = self.head(self.drop(self.dense(features).relu()))
+        return outputs_BK

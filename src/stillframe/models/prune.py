@@ -1,4 +1,4 @@
-"""Nets with less in them: single weights set to zero, or whole channels taken out."""
+"""Pruning: single weights set to zero (sparse), or whole channels removed (slim)."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from stillframe.models.build import Network
 from stillframe.models.video import ClipNet
 
 
-def _weighty(net: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Convolutions and linear layers: where the weights are."""
+def _weight_layers(net: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Convolutions and linear layers, with the name of their weight."""
     return [(module, "weight") for module in net.modules() if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear)]
 
 
 @contextmanager
 def sparse(net: Network, share: float) -> Iterator[None]:
-    """Set the least weights of all layers together to zero, by LAMP (Lee et al. 2021).
+    """Set the smallest weights over all layers to zero, ranked by LAMP scores (Lee et al. 2021).
 
-    Plain magnitudes of layers before a batch normalisation cannot be compared: it took the demo's net from a macro F1
-    of 0.91 to that of one answer for all at a share of 0.5, where LAMP keeps 0.90 without any training.
+    Plain magnitudes of layers before a batch normalisation cannot be compared: at a share of 0.5 they took the demo's
+    network from a macro F1 of 0.91 to that of a constant prediction, where LAMP keeps 0.90 without any training.
 
-    Inside, masks hold them there while the others learn; at the end they are plain zeros.
+    Inside the context pruned weights stay zero while the others are trained; at its end they are plain zeros.
 
     Args:
         net: changed in place.
         share: of the weights of convolutions and linear layers, 0 <= share < 1.
     """
-    layers = _weighty(net)
+    layers = _weight_layers(net)
     scores = {(module, name): lamp(getattr(module, name).detach()) for module, name in layers}
     prune.global_unstructured(layers, prune.L1Unstructured, importance_scores=scores, amount=share)
     # Attention reads the weight of its output layer without calling the layer, whose hook would apply the mask.
     uncalled = [module.out_proj for module in net.modules() if isinstance(module, nn.MultiheadAttention)]
 
-    def apply_masks(*_: object) -> None:
+    def zero_weights(*_: object) -> None:
         for layer in uncalled:
             for hook in layer._forward_pre_hooks.values():
                 hook(layer, ())
 
-    handle = net.register_forward_pre_hook(apply_masks)
+    handle = net.register_forward_pre_hook(zero_weights)
     try:
         yield
     finally:
@@ -61,18 +61,18 @@ def lamp(weight: torch.Tensor) -> torch.Tensor:
 
 
 def slim(net: Network, share: float) -> None:
-    """Take whole channels out, in place: those of the least magnitude over everything that depends on them.
+    """Remove whole channels in place: those of the least magnitude over all layers that depend on them.
 
-    Dependencies by torch-pruning (Fang et al. 2023, DepGraph); the classifier keeps its outputs, and the first layer
-    its inputs. Of a picture net with a head over time only the picture net becomes slimmer: DepGraph does not follow
-    frames that are folded into a batch.
+    Dependencies are found by torch-pruning (DepGraph, Fang et al. 2023); the last layer keeps its outputs, the first
+    its inputs. Of an image network with a temporal head only the image network is pruned: DepGraph does not follow
+    frames that are folded into the batch axis.
 
     Args:
         net: in evaluation mode, on the CPU.
         share: of the channels of each layer, 0 <= share < 1.
 
     Raises:
-        ValueError: this net's channels cannot be followed.
+        ValueError: torch-pruning cannot follow the channels of this network.
     """
     import torch_pruning
 
@@ -92,30 +92,30 @@ def slim(net: Network, share: float) -> None:
         )
         pruner.step()
         part(example)
-    except Exception as error:  # the library follows the net's graph, and each net fails in its own way
+    except Exception as error:  # the library traces the graph, and each network fails in its own way
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(f"variant slim: the channels of {spec.name} cannot be taken out: {first}") from error
 
 
 def _part(net: Network) -> tuple[nn.Module, nn.Module]:
-    """What becomes slimmer, and its last linear layer, which keeps its outputs."""
+    """The module that is pruned, and its last layer, which keeps its outputs."""
     if isinstance(net.backbone, ClipNet):
         return net.backbone.frame, net.backbone.frame.project[0]
     return net.backbone, _head(net)
 
 
 def _head(net: Network) -> nn.Module:
-    """The last linear layer with one output a class; of a net that answers for each pixel the last such convolution."""
-    classes = net.spec.classes
-    linear = [part for part in net.modules() if isinstance(part, nn.Linear) and part.out_features == classes]
-    mapped = [part for part in net.modules() if isinstance(part, nn.Conv2d) and part.out_channels == classes]
-    found: list[nn.Module] = [*linear] if net.spec.encoder is None else [*mapped]
-    if not found:
-        raise ValueError(f"variant slim: {net.spec.name} has no layer of {classes} outputs at its end")
-    return found[-1]
+    """The last linear layer with the network's number of outputs; of a dense network the last such convolution."""
+    outputs = net.spec.classes
+    linear = [part for part in net.modules() if isinstance(part, nn.Linear) and part.out_features == outputs]
+    mapped = [part for part in net.modules() if isinstance(part, nn.Conv2d) and part.out_channels == outputs]
+    candidates: list[nn.Module] = [*linear] if net.spec.encoder is None else [*mapped]
+    if not candidates:
+        raise ValueError(f"variant slim: {net.spec.name} has no layer of {outputs} outputs at its end")
+    return candidates[-1]
 
 
 def zeros(net: nn.Module) -> float:
     """The share of weights of convolutions and linear layers that are zero."""
-    parts: list[torch.Tensor] = [getattr(module, name) for module, name in _weighty(net)]
+    parts: list[torch.Tensor] = [getattr(module, name) for module, name in _weight_layers(net)]
     return sum(int((part == 0).sum()) for part in parts) / max(1, sum(part.numel() for part in parts))

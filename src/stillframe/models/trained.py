@@ -1,4 +1,4 @@
-"""The network that the train stage wrote, loaded again."""
+"""Loading the network that the train stage wrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stillframe.paths import read_json
 
 
 def load_net(trained: Path) -> tuple[Network, str]:
-    """The trained net, in evaluation mode on the CPU, and its task's name.
+    """The trained network, in evaluation mode on the CPU, and its task's name.
 
     Raises:
         FileNotFoundError: nothing was trained. ValueError: a file is damaged or does not fit.

@@ -1,4 +1,4 @@
-"""Test-time views: the pictures a net is asked about besides the one that is given, and maps of them turned back."""
+"""Test-time augmentation: the views of an image, and the inverse transforms of their output maps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def tta_views(image_BCHW: Tensor, tta: str) -> list[Tensor]:
-    """The pictures a net is asked about: as they are (none), with the mirror image (mirror), all 8 symmetries (d4).
+    """The views of images: unchanged (none), also mirrored (mirror), or all 8 symmetries of the square (d4).
 
-    All frames of a clip (B, T, C, H, W) are turned alike.
+    All frames of a clip (B, T, C, H, W) are transformed alike.
     """
     out = [image_BCHW]
     if tta in ("mirror", "d4"):
@@ -21,9 +21,9 @@ def tta_views(image_BCHW: Tensor, tta: str) -> list[Tensor]:
 
 
 def undo_tta(map_VBKHW: Tensor, tta: str) -> Tensor:
-    """Answers for each pixel of the `views`, in their order, laid over the given picture: (V, B, K, H, W)."""
+    """Undo the transforms of `tta_views` on output maps (V, B, K, H, W), so that they can be averaged over V."""
     out = list(map_VBKHW)
     if tta == "d4":
         out[4:] = [view.transpose(-1, -2) for view in out[4:]]
-        out = [view.flip(-2) if at % 4 >= 2 else view for at, view in enumerate(out)]
-    return torch.stack([view.flip(-1) if at % 2 else view for at, view in enumerate(out)])
+        out = [view.flip(-2) if index % 4 >= 2 else view for index, view in enumerate(out)]
+    return torch.stack([view.flip(-1) if index % 2 else view for index, view in enumerate(out)])

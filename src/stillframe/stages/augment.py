@@ -23,8 +23,13 @@ from stillframe.tasks import find_task
 from stillframe.types import DatasetCard
 
 
-def check(augment: AugmentConfig, card: DatasetCard) -> dict[str, str]:
+def check(augment: AugmentConfig, card: DatasetCard, maps: bool) -> dict[str, str]:
     """Check both policies before any work; returns where the online one runs, by device type.
+
+    Args:
+        augment: section `augment`.
+        card: of the dataset.
+        maps: whether a target is a map, which is transformed with its image.
 
     Raises:
         ValueError: an unknown transform or argument, a bad value, a policy that does not keep the images' shape,
@@ -33,8 +38,8 @@ def check(augment: AugmentConfig, card: DatasetCard) -> dict[str, str]:
     """
     make_frame_sampler(card, augment.temporal, seed=0)
     shape = (card.height, card.width, card.channels)
-    policy.check_policy(augment.offline, OFFLINE, shape, maps=bool(card.pixels))
-    policy.check_policy(augment.online, ONLINE, shape, maps=bool(card.pixels))
+    policy.check_policy(augment.offline, OFFLINE, shape, maps=maps)
+    policy.check_policy(augment.online, ONLINE, shape, maps=maps)
     if augment.copies and not augment.offline:
         raise ValueError(
             f"augment.copies = {augment.copies} with an empty augment.offline would only repeat the images: "
@@ -86,10 +91,11 @@ def run(
         FileNotFoundError: no prepared data.
         ValueError: a policy cannot run (see `check`) or changes the targets, or the train split is damaged.
     """
-    facts = DatasetCard.read(card)
-    target, where = find_task(task).target, check(augment, facts)
+    facts, split = DatasetCard.read(card), Split(train)
+    target = find_task(task).target
+    where = check(augment, facts, any(column.is_map for column in split.targets.values()))
     target.check_augmentation(augment, facts)
-    classes = row_classes(split := Split(train), facts.classes)
+    classes = row_classes(split, facts.classes)
     if augment.balance != "none" and not classes:
         raise ValueError(f"augment.balance = {augment.balance!r}: there are no classes to balance: set it to none")
     fresh_folder(augmented)

@@ -145,7 +145,6 @@ class Task:
         metrics: all scores, in the order in which tables show them; `LOSS` is there without being named.
         lead: name of the metric of the headline, by which the baseline and slices are judged.
         highlights: names of the metrics at the top of the report, on the terminal and in the curves by epoch.
-        answer: "label" (one class a sample) or "mask" (one class a pixel).
         report: what the report says of predictions.
     """
 
@@ -154,7 +153,6 @@ class Task:
     metrics: tuple[Metric, ...]
     lead: str
     highlights: tuple[str, ...]
-    answer: str
     report: ReportText
 
     @property

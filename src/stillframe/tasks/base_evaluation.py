@@ -72,7 +72,7 @@ class Evaluation(Protocol):
         """The names by which scores of single classes (or components of the target) are called."""
 
     def stand_in_names(self, tables: Sequence[pd.DataFrame]) -> Sequence[str]:
-        """Stand-ins for `names`, as many as predictions show, where the card is not at hand."""
+        """Placeholders for `names`, as many as the predictions have, where the card is not available."""
 
     def tune(
         self, predict: Callable[[Collector], pd.DataFrame], section: ValidateConfig, card: DatasetCard

@@ -56,17 +56,20 @@ class Output(Protocol):
     (`file_column`).
 
     Attributes:
-        answer: what a prediction is, in a word: label, mask, value; kept in exported files.
+        noun: what a prediction is, in a word for messages and names of folders: label, mask, value.
         full_size: a prediction lies in the image's own pixels: an image is kept at its own size and predicted by
             itself. Otherwise images are resized as soon as they are read, and predicted in batches.
         unit: what `Distance.compared` counts, in the plural: images, pixels.
         difference: what `Distance.largest` is a difference of: probability, value; export.json has max_<it>_difference.
         blended: name of the array that is averaged where tiles overlap.
         file_column: column of the table that names the file of a prediction which is too large for a row; or "".
-        schema: one prediction in HTTP responses, with the fields name, file, and heat_map or overlay if it has one.
+        schema: one prediction in HTTP responses, with the fields name, file, and heat_map or overlay if it has one. The
+            server's page draws the other fields by their kind: texts, lists of texts and numbers (a share, 0..1) in the
+            heading, shares by name (`dict[str, float]`) as bars, {value, unit} by name as numbers, images in base64
+            (`response.PNG`) as images.
     """
 
-    answer: str
+    noun: str
     full_size: bool
     unit: str
     difference: str

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
+
+# Schema of a PNG in base64: `Field(json_schema_extra=PNG)`. The page of the server shows such a field as an image.
+PNG: dict[str, JsonValue] = {"contentEncoding": "base64", "contentMediaType": "image/png"}
 
 
 class HeatMap(BaseModel):
-    """Where the model looked: the picture as the net was shown it, under the map."""
+    """What raises the score of the prediction, as a map over the image that the network took."""
 
     method: str = Field(examples=["occlusion"])
-    png: str = Field(description="base64")
+    png: str = Field(description="base64", json_schema_extra=PNG)
 
 
 class ImageFile(BaseModel):
-    """What the file of the image or video was."""
+    """Facts of the file of the image or video."""
 
     format: str = Field(examples=["JPEG"])
     mode: str = Field(examples=["RGB"])

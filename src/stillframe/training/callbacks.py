@@ -68,8 +68,8 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Save when it is time; stop when asked to, on all ranks at the same step."""
         due = time.monotonic() - self.saved_at >= self.every_s
-        asked = self._any(trainer, pl_module, 2 * self.signum + int(due))
-        stop, due = asked // 2, bool(asked % 2) or asked > 1
+        request = self._any(trainer, pl_module, 2 * self.signum + int(due))
+        stop, due = request // 2, bool(request % 2) or request > 1
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # the epoch's end is next, and that is where a whole epoch is kept
         if stop or due:

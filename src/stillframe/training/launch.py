@@ -23,7 +23,7 @@ def visible_gpus() -> int:
     """GPUs that this process may use, without asking torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return len([word for word in chosen.split(",") if word.strip() not in ("", "-1")])
+        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
     return len([path for path in Path("/dev").glob("nvidia[0-9]*")])
 
 
@@ -78,10 +78,10 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
     environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers)), **os.environ}
     bound = partial(die_with_parent, os.getpid())
     group = subprocess.Popen(command, start_new_session=True, preexec_fn=bound, env=environment)
-    asked: list[int] = []
+    signals: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
-        asked.append(signum)
+        signals.append(signum)
         if group.poll() is None:
             os.killpg(group.pid, signum)
 
@@ -89,7 +89,7 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
     try:
         while True:
             try:
-                code = group.wait(timeout=GRACE_S if asked else None)
+                code = group.wait(timeout=GRACE_S if signals else None)
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(group.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def torchrun(module: str, workers: int, arguments: Sequence[str] = ()) -> int:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _end(group)
-    return 128 + asked[0] if asked else code
+    return 128 + signals[0] if signals else code
 
 
 def _end(group: subprocess.Popen[bytes]) -> None:

@@ -21,14 +21,14 @@ def make_optimizer(net: Network, optim: OptimConfig) -> Optimizer:
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
-    known = {name.lower(): name for name in list_optimizers()}
-    if optim.name.lower() not in known:
-        raise ValueError(f"optim.name = {optim.name!r}: {nearest(optim.name, known)}")
+    names = {name.lower(): name for name in list_optimizers()}
+    if optim.name.lower() not in names:
+        raise ValueError(f"optim.name = {optim.name!r}: {nearest(optim.name, names)}")
     if optim.layer_decay is not None and not hasattr(net.backbone, "group_matcher"):
         raise ValueError(
             f"optim.layer_decay needs a timm model; model.name = {net.spec.name!r} is not one: set it to null"
         )
-    made: Optimizer = create_optimizer_v2(
+    optimizer: Optimizer = create_optimizer_v2(
         net.backbone,
         opt=optim.name.lower(),
         lr=optim.lr,
@@ -36,9 +36,9 @@ def make_optimizer(net: Network, optim: OptimConfig) -> Optimizer:
         momentum=optim.momentum,
         layer_decay=optim.layer_decay,
     )
-    for group in made.param_groups:  # timm leaves the layer's share to its own schedulers; torch's read the rate
+    for group in optimizer.param_groups:  # timm leaves the layer's share to its own schedulers; torch's read the rate
         group["lr"] = optim.lr * group.pop("lr_scale", 1.0)
-    return made
+    return optimizer
 
 
 def make_schedule(optimizer: Optimizer, schedule: ScheduleConfig, steps: int) -> schedules.LRScheduler:

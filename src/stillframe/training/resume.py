@@ -19,7 +19,7 @@ from stillframe.paths import RESUME, read_json, replacing, write_json
 
 NEVER_MATTER = ("trainer.resume_anyway", "trainer.checkpoint_seconds", "tracking")
 BLOCKS, BLOCK = 64, 1 << 20
-SHOWN, WIDEST = 3, 40  # differences that a note names, and the characters of a value
+MOST, WIDEST = 3, 40  # differences that a note names, and the characters of a value
 
 
 def _digest(path: Path) -> str:
@@ -60,9 +60,9 @@ def _short(value: Any) -> str:
 def listed(changed: dict[str, str]) -> str:
     """Differences in one line: how many, and the first few, parameters before data before code."""
     order = sorted(changed, key=lambda key: (key.startswith("code:"), key.startswith("data:"), key))
-    shown = [f"{key}: {changed[key]}" for key in order[:SHOWN]]
-    more = [f"and {len(order) - SHOWN} more"] if len(order) > SHOWN else []
-    return f"{len(order)} of its inputs differ: {', '.join(shown + more)}"
+    first = [f"{key}: {changed[key]}" for key in order[:MOST]]
+    more = [f"and {len(order) - MOST} more"] if len(order) > MOST else []
+    return f"{len(order)} of its inputs differ: {', '.join(first + more)}"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:

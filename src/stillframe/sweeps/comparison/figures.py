@@ -102,10 +102,10 @@ def _text(value: float | str | None, findings: SweepComparison) -> str:
 def _marked(plot: Axes, x: int, ticks: list[tuple[float, str]], left: bool) -> None:
     """A vertical axis with its ticks beside it."""
     plot.axvline(x, color=INK, linewidth=0.9, zorder=1)
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
+    frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
     for y, text in ticks:
         style: dict[str, Any] = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
-        plot.text(x - 0.03 if left else x + 0.03, y, text, bbox=box, zorder=6, **style)
+        plot.text(x - 0.03 if left else x + 0.03, y, text, bbox=frame, zorder=6, **style)
 
 
 @styled
@@ -180,7 +180,7 @@ def cost(findings: SweepComparison) -> Figure:
     several = " (mean of the repeats)" if findings.sweep.facts["repeats"] > 1 else ""
     costs = dict(zip(COSTS, (f"seconds of training{several}", "parameters"), strict=True))
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    for column, (name, label) in enumerate(costs.items()):
+    for column, (name, title) in enumerate(costs.items()):
         plot = figure.add_subplot(1, 2, column + 1)
         measured = [candidate for candidate in findings.ranked if math.isfinite(candidate.trial.mean(name))]
         _points(plot, measured, name)
@@ -204,12 +204,12 @@ def cost(findings: SweepComparison) -> Figure:
         elif spent:
             reach = max(spent) - min(spent) or max(spent) or 1.0
             plot.set_xlim(min(spent) - 0.12 * reach, max(spent) + 0.16 * reach)
-        plot.set(xlabel=label, ylabel=title_of(findings, findings.objective) if column == 0 else "")
+        plot.set(xlabel=title, ylabel=title_of(findings, findings.objective) if column == 0 else "")
         _as_score(plot, findings)
         if name == "train/parameters":
             _counts(plot, spent)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles[:1], labels[:1], loc="outside lower center")
+    handles, titles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles[:1], titles[:1], loc="outside lower center")
     return figure
 
 

@@ -90,6 +90,5 @@ TASK = Task(
     METRICS,
     lead="accuracy",
     highlights=("accuracy", "f1_macro", "auroc", "ece"),
-    answer="label",
     report=REPORT,
 )

@@ -58,16 +58,16 @@ def make_loss(optim: OptimConfig, card: DatasetCard) -> Loss:
     smoothing, classes = optim.label_smoothing, len(card.classes)
 
     def loss(logits_BK: Tensor, batch: Batch) -> Tensor:
-        wanted_BK = (
+        target_BK = (
             batch.target[MIXED] if MIXED in batch.target else functional.one_hot(batch.target["label"], classes).float()
         )
-        wanted_BK = wanted_BK * (1 - smoothing) + smoothing / classes
+        target_BK = target_BK * (1 - smoothing) + smoothing / classes
         log_BK = functional.log_softmax(logits_BK.float(), dim=1)
         if optim.loss == "focal":
             log_BK = log_BK * (1 - log_BK.exp()) ** optim.focal_gamma
         if weight_K is not None:
             log_BK = log_BK * weight_K.to(log_BK.device)
-        loss_B = -(wanted_BK * log_BK).sum(1)
+        loss_B = -(target_BK * log_BK).sum(1)
         return (loss_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
 
     return loss
@@ -84,16 +84,16 @@ def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
         teacher: a trained net for the same classes; moved to the batch's device, and left as it is otherwise.
         distill: temperature and weight.
     """
-    heat, share = distill.temperature, distill.weight
+    temperature, share = distill.temperature, distill.weight
     teacher.eval().requires_grad_(False)
 
     def both(logits_BK: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted_BK = functional.log_softmax(teacher.to(logits_BK.device)(**batch.inputs) / heat, dim=1)
-        said_BK = functional.log_softmax(logits_BK.float() / heat, dim=1)
-        apart_B = functional.kl_div(said_BK, wanted_BK, reduction="none", log_target=True).sum(1)
-        apart = (apart_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
-        return (1 - share) * loss(logits_BK, batch) + share * heat**2 * apart
+            teacher_BK = functional.log_softmax(teacher.to(logits_BK.device)(**batch.inputs) / temperature, dim=1)
+        student_BK = functional.log_softmax(logits_BK.float() / temperature, dim=1)
+        divergence_B = functional.kl_div(student_BK, teacher_BK, reduction="none", log_target=True).sum(1)
+        divergence = (divergence_B * batch.weight_B).sum() / batch.weight_B.sum().clamp_min(1e-12)
+        return (1 - share) * loss(logits_BK, batch) + share * temperature**2 * divergence
 
     return both
 

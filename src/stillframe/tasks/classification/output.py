@@ -17,7 +17,7 @@ from stillframe.tasks.response import HeatMap, ImageFile
 if TYPE_CHECKING:
     from stillframe.tasks.base_output import Arrays, Strip
 
-answer, full_size, unit, difference = "label", False, "images", "probability"
+noun, full_size, unit, difference = "label", False, "images", "probability"
 blended = file_column = ""
 DIGITS = 6  # of written probabilities
 LONGEST_NAME = 40  # characters of a class in a video

@@ -47,6 +47,5 @@ TASK = Task(
     METRICS,
     lead="f1_macro",
     highlights=("f1_macro", "f1_micro", "map_macro", "subset_accuracy"),
-    answer="label",
     report=REPORT,
 )

@@ -18,7 +18,7 @@ from stillframe.tasks.response import HeatMap, ImageFile
 if TYPE_CHECKING:
     from stillframe.tasks.base_output import Arrays, Strip
 
-answer, full_size, unit, difference = "label", False, "decisions", "probability"
+noun, full_size, unit, difference = "label", False, "decisions", "probability"
 blended = file_column = ""
 SEPARATOR = "|"  # between names in a cell
 

@@ -52,6 +52,5 @@ TASK = Task(
     METRICS,
     lead="mae",
     highlights=("mae", "rmse", "r2"),
-    answer="value",
     report=REPORT,
 )

@@ -15,7 +15,7 @@ from stillframe.tasks.response import ImageFile
 if TYPE_CHECKING:
     from stillframe.tasks.base_output import Arrays, Strip
 
-answer, full_size, unit, difference = "value", False, "images", "value"
+noun, full_size, unit, difference = "value", False, "images", "value"
 blended = file_column = ""
 DIGITS = 7  # significant, of written values: those of float32
 

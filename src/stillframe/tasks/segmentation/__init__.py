@@ -87,6 +87,5 @@ TASK = Task(
     METRICS,
     lead="iou_macro",
     highlights=("iou_macro", "f1_macro", "accuracy", "boundary_f1", "ece"),
-    answer="mask",
     report=REPORT,
 )

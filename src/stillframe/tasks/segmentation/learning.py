@@ -34,7 +34,7 @@ def build_network(model: ModelConfig, card: DatasetCard) -> Network:
     """
     if not card.pixels:
         raise ValueError(f"{card.name} has no masks, which segmentation learns from: prepare it with data.masks")
-    return build.for_card(model, card, maps=True)
+    return build.for_card(model, card, dense=True)
 
 
 def class_weight_K(optim: OptimConfig, card: DatasetCard) -> Tensor | None:
@@ -71,17 +71,17 @@ def distill_loss(loss: Loss, teacher: Network, distill: DistillConfig) -> Loss:
         teacher: a trained net for the same classes; moved to the batch's device, and left as it is otherwise.
         distill: temperature and weight.
     """
-    heat, share = distill.temperature, distill.weight
+    temperature, share = distill.temperature, distill.weight
     teacher.eval().requires_grad_(False)
 
     def both(logits_BKHW: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted = functional.log_softmax(teacher.to(logits_BKHW.device)(**batch.inputs) / heat, dim=1)
-        said = functional.log_softmax(logits_BKHW.float() / heat, dim=1)
-        apart_BHW = functional.kl_div(said, wanted, reduction="none", log_target=True).sum(1)
+            teacher_BKHW = functional.log_softmax(teacher.to(logits_BKHW.device)(**batch.inputs) / temperature, dim=1)
+        student = functional.log_softmax(logits_BKHW.float() / temperature, dim=1)
+        divergence_BHW = functional.kl_div(student, teacher_BKHW, reduction="none", log_target=True).sum(1)
         counted = (batch.target["mask"] != IGNORE) * batch.weight_B[:, None, None]
-        apart = (apart_BHW * counted).sum() / counted.sum().clamp_min(1e-12)
-        return (1 - share) * loss(logits_BKHW, batch) + share * heat**2 * apart
+        divergence = (divergence_BHW * counted).sum() / counted.sum().clamp_min(1e-12)
+        return (1 - share) * loss(logits_BKHW, batch) + share * temperature**2 * divergence
 
     return both
 
@@ -95,8 +95,8 @@ def mix(optim: OptimConfig, card: DatasetCard, batch: Batch) -> Batch:
         return batch
     height, width = batch.image.shape[-2:]
     alpha = torch.tensor(optim.cutmix)
-    kept = float(torch.distributions.Beta(alpha, alpha).sample())
-    half_y, half_x = (int(0.5 * (1 - kept) ** 0.5 * side) for side in (height, width))
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    half_y, half_x = (int(0.5 * (1 - share) ** 0.5 * side) for side in (height, width))
     y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
     rows, columns = slice(max(0, y - half_y), y + half_y), slice(max(0, x - half_x), x + half_x)
     image_BCHW, mask_BHW = batch.image.clone(), batch.target["mask"].clone()

@@ -96,8 +96,8 @@ def _over_batch(inner: Any) -> DenseLoss:
     """A loss of all pixels of a batch at once; samples of weight 0 are ignored, other weights do not matter to it."""
 
     def loss(logits_BKHW: Tensor, mask_BHW: Tensor, weight_B: Tensor) -> Tensor:
-        made: Tensor = inner(logits_BKHW, torch.where(weight_B[:, None, None] > 0, mask_BHW.long(), IGNORE))
-        return made if made.ndim == 0 else logits_BKHW.sum() * 0.0  # Lovász of no pixels is no number
+        loss_value: Tensor = inner(logits_BKHW, torch.where(weight_B[:, None, None] > 0, mask_BHW.long(), IGNORE))
+        return loss_value if loss_value.ndim == 0 else logits_BKHW.sum() * 0.0  # Lovász of no pixels is no number
 
     return loss
 

@@ -18,12 +18,12 @@ from stillframe.drawing.class_map import UNDECIDED, encode_class_map, overlay_cl
 from stillframe.ingest.decode import scaled
 from stillframe.model_metadata import ModelMetadata
 from stillframe.tasks.base_output import Caption, Distance
-from stillframe.tasks.response import ImageFile
+from stillframe.tasks.response import PNG, ImageFile
 
 if TYPE_CHECKING:
     from stillframe.tasks.base_output import Arrays, Strip
 
-answer, full_size, unit, difference = "mask", True, "pixels", "probability"
+noun, full_size, unit, difference = "mask", True, "pixels", "probability"
 blended, file_column = "probabilities", "mask"
 DIGITS = 6  # of written shares
 Floats = NDArray[np.float32]
@@ -48,10 +48,15 @@ class MaskPrediction(BaseModel):
     """The mask of one image."""
 
     name: str = Field(examples=["street.jpg"])
-    mask: str = Field(description="indexed PNG of the image's own size in base64; values are class indices, 255: none")
-    confidence: float = Field(description="mean probability of the answers, calibrated")
+    mask: str = Field(
+        description="indexed PNG of the image's own size in base64; values are class indices, 255: none",
+        json_schema_extra=PNG,
+    )
+    confidence: float = Field(description="mean probability of the predicted classes, calibrated")
     shares: dict[str, float] = Field(description="of the pixels, by class")
-    overlay: str | None = Field(description="with explain: the image under its mask, a PNG in base64")
+    overlay: str | None = Field(
+        description="with explain: the image under its mask, a PNG in base64", json_schema_extra=PNG
+    )
     file: ImageFile
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from stillframe.config import DataConfig, MasksConfig
+from stillframe.config import DataConfig, TargetFilesConfig
 from stillframe.drawing.class_map import overlay_class_map
 from stillframe.ingest.coco import Annotation, read_coco
 from stillframe.ingest.decode import DecodedImage, Pixels
@@ -40,7 +40,7 @@ from stillframe.types import SPLITS
 # --- in the source ----------------------------------------------------------------------------------------------------
 
 
-def masks_of(data: DataConfig) -> MasksConfig:
+def masks_of(data: DataConfig) -> TargetFilesConfig:
     """Section `data.masks` (ValueError: it is null)."""
     if data.masks is None:
         raise ValueError("task=segmentation needs a section data.masks: choose data=masks, see conf/data/masks.yaml")

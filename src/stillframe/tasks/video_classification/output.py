@@ -24,7 +24,7 @@ from stillframe.tasks.classification.output import (
 )
 
 __all__ = [
-    "answer",
+    "noun",
     "average_views",
     "blended",
     "caption",
