@@ -1,7 +1,6 @@
 """Predictions of classes for clips: those of images."""
 
 from stillframe.tasks.classification.output import (
-    answer,
     average_views,
     blended,
     caption,
@@ -14,6 +13,7 @@ from stillframe.tasks.classification.output import (
     explained,
     file_column,
     full_size,
+    noun,
     response,
     row,
     schema,
