@@ -165,7 +165,7 @@ FRESH = """
 import sys
 from stillframe.config import TrackingConfig
 from stillframe.tracking.record import RunRecord
-record = RunRecord(sys.argv[1], TrackingConfig("made", None, 5.0, 60.0), uri=sys.argv[2])
+record = RunRecord(sys.argv[1], TrackingConfig("made", None, 5.0, 180.0), uri=sys.argv[2])
 record.metrics({"a": 1.0})
 print(record.close())
 """

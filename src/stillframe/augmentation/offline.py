@@ -78,6 +78,7 @@ def plan_copies(class_N: NDArray[np.int64], *, copies: int, balance: str, seed: 
         for index in np.flatnonzero(size_K):
             rows = np.flatnonzero(class_N == index)
             each, rest = divmod(int(size_K.max() - size_K[index]) * (1 + copies), len(rows))
+            # evenly; by a seeded random order some rows get the one more
             count_N[rows] += each
             count_N[rows[np.argsort(rank[rows])[:rest]]] += 1
     row_M = np.repeat(np.arange(len(class_N)), count_N)
@@ -154,6 +155,7 @@ def _make_all(pieces: list[CopyChunk], workers: int) -> None:
     todo = [piece for piece in pieces if _finished(piece) is None]
     with bar("offline copies", sum(len(piece.plan) for piece in pieces)) as advance:
         advance(sum(len(piece.plan) for piece in pieces) - sum(len(piece.plan) for piece in todo))
+        # Starting processes costs seconds: measure a few pieces here, and start them if more than that is left.
         begun, done = time.monotonic(), 0
         while todo and workers <= 1:
             advance(_make(todo.pop(0)))
@@ -206,6 +208,7 @@ def _pixels(split: Split, piece: CopyChunk) -> Iterator[dict[str, bytes]]:
     if not piece.policy:
         yield from ({name: split.arrow[name][int(row)].as_py() for name in ("image", *maps)} for row in rows)
         return
+    # The draws of a copy depend on seed, row and number of the copy alone, not on the piece that it lies in.
     key_M = np.empty(len(rows), dtype=np.uint64)
     for number in np.unique(numbers):
         of_number = numbers == number

@@ -72,6 +72,7 @@ def make_chunks(listing: Listing, rows: list[SourceRow], folder: Path, work: Pat
             name = path.name.removesuffix(".gz")
             files[name] = idx.unpacked(path, work)
             stamps[name] = (path.stat().st_size, path.stat().st_mtime_ns)
+    # A chunk is the unit of work that a killed run loses: some seconds.
     size = CHUNK_IDX if files else CHUNK_FILES if config.clip is None else CHUNK_VIDEOS
     if config.overlap is not None:
         size = CHUNK_TILED
@@ -115,6 +116,7 @@ def examine(row: SourceRow, chunk: Chunk, decoder: Callable[..., DecodedImage] =
     except (OSError, ValueError) as error:
         record["reason"] = record["reason"] or f"unreadable: {getattr(error, 'strerror', None) or error}"
         return record
+    # Fingerprints of the decoded pixels, so that the same image in two formats is recognised.
     record["pixels"], record["phash"], thumb = fingerprints(decoded.image)
     record["thumb"] = thumb.tobytes()
     for name in ("mode", "format", "width", "height", "frames", "turned"):
@@ -185,6 +187,7 @@ def _prepare(image_HWC: Pixels, surveyed: SurveyedTarget, config: IngestConfig, 
     record["channels"] = channels
     if config.encoding == "none":
         return
+    # In float64, and per file: card.json's mean and deviation are the same for any number of workers.
     sums, record["parts"] = np.zeros((2, channels)), []
     for region in regions:
         image = to_channels(region.image(image_HWC), channels)

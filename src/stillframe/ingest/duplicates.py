@@ -35,6 +35,7 @@ def candidates(hashes: NDArray[np.uint64], bits: int) -> Pairs:
         width = int(high - low)
         bits_of_band = np.uint64((1 << width) - 1)
         band = (hashes >> np.uint64(low)) & bits_of_band if width < 64 else hashes
+        # Sorted by band, equal bands are neighbours: compare each with the next, the one after that, ...
         order = np.lexsort((hashes, band))
         band, ordered = band[order], hashes[order]
         for step in range(1, min(REACH, len(hashes) - 1) + 1):
@@ -71,6 +72,7 @@ class SimilarityBackground:
             return cls(np.zeros(size, dtype=np.float32), np.zeros((0, size), dtype=np.float32), SAME_FEW)
         textures = np.stack([_texture(thumb) for thumb in thumbs])
         mean = textures.mean(axis=0)
+        # Their first principal components: what most images of the set have in common.
         centred = textures - mean
         _, vectors = np.linalg.eigh(centred @ centred.T)  # of the small Gram matrix: N is far below D
         axes = vectors[:, ::-1][:, :AXES].T @ centred
@@ -92,6 +94,7 @@ def confirm(pairs: Pairs, thumbs: Mapping[int, bytes], background: SimilarityBac
     `thumbs` holds the thumbnail of every index in `pairs`.
     """
     out = np.empty(len(pairs))
+    # Pairs are sorted by their first index, whose texture is needed again and again.
     last, left = -1, np.empty(0, dtype=np.float32)
     for slot, (first, second) in enumerate(pairs.tolist()):
         if first != last:
@@ -134,11 +137,13 @@ def name_groups(frame: pd.DataFrame, near: Pairs) -> NDArray[np.object_]:
         The source's group where the joined rows have one and only one, else the smallest id among them.
     """
     links = [near]
+    # Rows with the same value are linked in a chain, not each with each: N - 1 links are enough.
     for column in ("group", "pixels", *(["file"] if "file" in frame else [])):
         codes = pd.factorize(frame[column].replace("", None))[0]
         order = np.lexsort((np.arange(len(codes)), codes))
         same = (codes[order][1:] == codes[order][:-1]) & (codes[order][1:] >= 0)
         links.append(np.stack([order[:-1][same], order[1:][same]], axis=1))
+    # Everything that is linked, however far around, is one group, and so lies in one split.
     number = components(len(frame), np.concatenate(links))
     table = pd.DataFrame({"number": number, "id": frame["id"].to_numpy(), "group": frame["group"].to_numpy()})
     grouped = table.groupby("number")

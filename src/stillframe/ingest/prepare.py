@@ -84,7 +84,7 @@ def survey_and_validate(
 
 
 def _frame(rows: list[SourceRow], target: Target, config: IngestConfig, parts: list[Chunk]) -> pd.DataFrame:
-    """Listed rows and what was found of them side by side, sorted by id."""
+    """The listed rows beside the columns that the survey has of them, sorted by id."""
     schema = spool.schema(config)
     columns = [name for name in schema.names if name not in LARGE]
     tables = []
@@ -125,7 +125,7 @@ def check_unchanged(report: DatasetReport, target: Target, parts: list[Chunk]) -
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was found and written, for the audit page; the spool of `parts` is still there."""
+    """The outcome of preprocessing, for the audit page; the spool of `parts` is still there."""
 
     findings: Audit
     report: DatasetReport
@@ -162,12 +162,14 @@ def prepare(
         FileNotFoundError: no source.
         ValueError: the data cannot be used; the message says why, with figures.
     """
+    # 1. Read and judge everything. Nothing is written to `out` before the data is known to be usable.
     unfinished = work / "preprocess"
     try:
         report, findings, parts = survey_and_validate(folder, data, target, seed=seed, work=unfinished, decoder=decoder)
     except IngestError as stop:
         audit.write_quarantine(work / "quarantine.csv", stop.frame)
         raise ValueError(f"{stop}\n  what is wrong with each file: {work / 'quarantine.csv'}") from None
+    # 2. Write; a file that changes meanwhile would be stored otherwise than it was judged.
     check_unchanged(report, target, parts)
     fresh_folder(out)
     card = write(out, data, target, report, parts)
@@ -176,6 +178,7 @@ def prepare(
     findings.write(out / "audit.json")
     audit.write_quarantine(out / "quarantine.csv", report.frame)
     check_unchanged(report, target, parts)
+    # 3. Success: what an earlier failure left for the user, and the spool that lets a killed stage go on, can go.
     (work / "quarantine.csv").unlink(missing_ok=True)
     shutil.rmtree(unfinished)
     return findings

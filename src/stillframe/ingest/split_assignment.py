@@ -80,6 +80,7 @@ def _assign(frame: pd.DataFrame, seed: int, val_fraction: float, test_fraction: 
     pool = frame[out == "train"].sort_values("id")
     if not carve or pool.empty:
         return out
+    # Where each group is of one class, whole groups can be dealt class by class, which meets the fractions best.
     if pool.groupby("group")["stratum"].nunique().max() > 1:
         parts = _by_folds(pool, seed, carve)
     else:
@@ -143,6 +144,7 @@ def _by_folds(pool: pd.DataFrame, seed: int, carve: dict[str, float]) -> pd.Seri
     if folds < len(carve) + 1:
         rare = pool["stratum"].value_counts().idxmin()
         raise ValueError(f"class {rare!r} has {fewest} usable image(s), and needs at least {len(carve) + 1}")
+    # Equal small folds, of which each split takes as many as its fraction comes to.
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     number = np.empty(len(pool), dtype=np.int64)
     for fold, (_, rows) in enumerate(dealer.split(np.zeros(len(pool)), pool["stratum"], pool["group"])):

@@ -37,6 +37,8 @@ def survey_all(parts: list[Chunk], *, workers: int, backend: str, decoder: Decod
     reused, total = len(parts) - len(todo), sum(len(part.rows) for part in parts)
     with bar("reading images", total) as advance:
         advance(total - sum(len(part.rows) for part in todo))
+        # Until all are there: run the pool; if a process of it died, find the file that kills it among the chunks that
+        # were begun and not ended; run the rest again. Where a round brought nothing, one chunk is bisected anyway.
         while todo:
             broken = not _run(todo, workers or cores(), backend, decoder, advance)
             left = [part for part in todo if spool.finished(part) is None]

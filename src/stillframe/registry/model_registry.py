@@ -22,7 +22,7 @@ DIGEST, EVIDENCE, GATE, VERDICT = (
     f"stillframe.{tag}" for tag in ("digest", "evidence", "gate", "gate.verdict")
 )  # tags of a version; the last two also of its run
 SOURCE = "stillframe.source"
-LONGEST_TAG = 4900
+LONGEST_TAG = 4900  # characters; MLflow keeps 5,000 of a tag
 WEIGHTS = ("model.safetensors", "model.json")  # under model/ of a run's artifacts; no pickle among them
 
 
@@ -53,6 +53,7 @@ class ModelRegistry:
             self.client.search_registered_models(max_results=1)
         except Exception as error:  # MLflow raises what its stores and its network raise
             raise ValueError(f"MLflow at {uri} does not answer: {' '.join(str(error).split())[:300]}") from error
+        # MLflow's filters know no escape: a name with one kind of quotes stands in the other.
         self._filter = f"name = '{name}'" if "'" not in name else f'name = "{name}"'
 
     def model(self) -> Any | None:
@@ -105,6 +106,7 @@ class ModelRegistry:
         Raises:
             ValueError: the file is not one that stillframe exported. Else what MLflow raises.
         """
+        # The same model gets no second version: its tags are brought up to date.
         tags = {key: str(value)[:LONGEST_TAG] for key, value in tags.items()}
         number = next((str(version.version) for version in self.versions() if same(version)), None)
         if number is not None:
@@ -133,6 +135,7 @@ class ModelRegistry:
 
     def give(self, version: str, how: str) -> None:
         """Give the alias to a version and log that; an alias that was set by hand meanwhile is logged, too."""
+        # MLflow keeps only who has the alias now; a rollback needs who had it before, so the log is a tag of ours.
         log, now = self.log(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         champion = self.champion()
         if champion is not None and line_of(log)[-1:] != [str(champion.version)]:

@@ -26,7 +26,7 @@ def open_sweep(config: SweepSettings, values: dict[str, Any], overrides: list[st
     code = snap.code
     own = settings.default_name(overrides, code)
     name = config.name or own
-    folder = settings.folder_of(name, root)
+    folder = root / "sweeps" / name
     folder.mkdir(parents=True, exist_ok=True)
     tools = values["hydra"]
     parallel = config.parallel or at_once(tools["launcher"])
@@ -65,6 +65,7 @@ def open_sweep(config: SweepSettings, values: dict[str, Any], overrides: list[st
                 f"sweep.name = {name}: {folder}/sweep.json is of another command or other code "
                 f"({before.facts['command']}): choose another name"
             )
+        # What trials were made from stays: later ones must be comparable, though HEAD may have moved.
         before_facts = {key: before.facts[key] for key in ("head", "commit", "parent_run", "started", "tracking_uri")}
         facts |= before_facts
     git_snapshot.keep(root, name, str(facts["commit"]))
@@ -96,6 +97,7 @@ def share_gpus(config: SweepSettings, parallel: int) -> tuple[list[str] | None, 
     Raises:
         ValueError: fewer devices than a trial needs.
     """
+    # An empty CUDA_VISIBLE_DEVICES means none, an unset one all.
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = listed.split(",") if listed is not None else [str(number) for number in range(visible_gpus())]
     gpus = config.gpus if config.gpus is not None else [gpu for gpu in seen if gpu.strip()]

@@ -13,7 +13,7 @@ RESULTS = ("dvc.lock", "params.yaml")  # written by `dvc repro`: they make no ot
 
 
 class GitError(ValueError):
-    """Git refused; the message has its words."""
+    """Git failed; the message is git's."""
 
 
 def git(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
@@ -71,6 +71,7 @@ def take(root: Path) -> Snapshot:
             f"a sweep needs a git repository with a commit, because each trial is a checkout of its own: "
             f"git init && git add -A && git commit -m start ({problem})"
         ) from None
+    # With an index of our own, so that what the user has staged stays as it is.
     with tempfile.TemporaryDirectory() as name:
         env = {"GIT_INDEX_FILE": f"{name}/index", **someone(root)}
         git(root, "read-tree", "HEAD", env=env)

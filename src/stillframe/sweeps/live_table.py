@@ -63,7 +63,7 @@ def table(trials: list[Trial], sweep: Sweep) -> Table:
 
 
 class LiveTable:
-    """Draws while the sweep runs; `with Watch(...)`."""
+    """Shows the trials while the sweep runs, as a context manager with a thread that reads the sweep's folder."""
 
     def __init__(self, sweep: Sweep, total: int | None) -> None:
         self.sweep, self.total = sweep, total

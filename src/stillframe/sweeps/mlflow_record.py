@@ -40,7 +40,7 @@ def client_of(values: dict[str, Any], uri: str) -> Any:
 
 
 def _tried(what: str, send: Callable[[], Result]) -> Result | None:
-    """Whatever a tracking server does, the sweep goes on; what was not recorded is said."""
+    """Send; whatever a tracking server does, the sweep goes on, and what was not recorded is printed."""
     try:
         return send()
     except Exception as error:
@@ -49,7 +49,7 @@ def _tried(what: str, send: Callable[[], Result]) -> Result | None:
 
 
 def tags_of_this_process() -> dict[str, str]:
-    """By which a later sweep finds runs whose process has died."""
+    """Host and process id: a later sweep finds the runs whose process has died by them."""
     return {"stillframe.host": platform.node(), "stillframe.pid": str(os.getpid())}
 
 
@@ -58,6 +58,7 @@ class TrialRun:
 
     def __init__(self, sweep: Sweep, number: int, repeat: int, name: str, values: dict[str, Any]) -> None:
         self.sweep, self.number, self.name, self.values = sweep, number, name, values
+        # A trial that is run again goes on with its run.
         before = sweep.trial(number)
         repeats = before.repeats if before else []
         run_ids = [each.run_id for each in repeats if each.repeat == repeat and each.run_id]
@@ -97,6 +98,7 @@ class TrialRun:
 
         stages = {"val": "validate", "test": "evaluate", "train": "train"}
         now = int(repeat.seconds)
+        # Stages that DVC took from its cache did not run, and so sent nothing: their metrics and params are added here.
         unsent = {name: value for name, value in repeat.metrics.items() if stages[name.split("/")[0]] not in repeat.ran}
         metrics = [Metric(name, value, now, 0) for name, value in unsent.items()]
         params = [] if "train" in repeat.ran else [Param(k, str(v)[:6000]) for k, v in config.flat(self.values).items()]
@@ -134,7 +136,7 @@ class SweepRun:
         facts = self.sweep.facts
         if facts["parent_run"]:
             self.client.update_run(facts["parent_run"], status="RUNNING")
-            self._bury()
+            self._end_orphans()
             return str(facts["parent_run"])
         tags = {
             "mlflow.runName": f"sweep {facts['name']}",
@@ -147,7 +149,7 @@ class SweepRun:
         experiment = experiment_id(self.client, _tracking(self.values).experiment, facts["tracking_uri"])
         return str(self.client.create_run(experiment, tags=tags).info.run_id)
 
-    def _bury(self) -> None:
+    def _end_orphans(self) -> None:
         """Runs of this sweep whose process was killed stay RUNNING in MLflow: end them."""
         experiment = experiment_id(self.client, _tracking(self.values).experiment, self.sweep.facts["tracking_uri"])
         condition = f"tags.`stillframe.sweep` = '{self.sweep.facts['name']}' and attributes.status = 'RUNNING'"
@@ -167,7 +169,7 @@ class SweepRun:
         from mlflow.entities import Metric, RunTag
 
         run, best = self.sweep.facts["parent_run"], self.sweep.best()
-        self._bury()
+        self._end_orphans()
         counted = {f"trials/{name}": [trial.state for trial in trials].count(name) for name in ENDED}
         metrics = [Metric(name, value, 0, 0) for name, value in counted.items()]
         tags = [RunTag("stillframe.state", state)]

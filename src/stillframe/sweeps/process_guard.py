@@ -46,6 +46,7 @@ def end_all(grace_s: float) -> None:
             process.terminate()
     while descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
+    # Killing a process hands its children to this one (the subreaper): repeat until none is left.
     while left := descendants():
         for process in left:
             with suppress(psutil.NoSuchProcess):
@@ -73,6 +74,7 @@ def main(limit_s: float, parent: int, command: list[str]) -> int:
             code = process.wait(timeout=0.1)
         except subprocess.TimeoutExpired:
             continue
+    # Also after a normal end: what the command left running in the background goes, too.
     end_all(GRACE_S)
     if code is not None:
         return code if code >= 0 else 128 - code

@@ -35,13 +35,16 @@ def promote(sweep: Sweep, which: str, repeat: int, name: str | None) -> tuple[Tr
         ValueError: no such trial or run, it did not finish, uncommitted edits would be overwritten, the checkout has
             moved on, or DVC or MLflow refused.
     """
+    # 1. Everything that can be refused is checked before the checkout is changed.
     trial, chosen = choose(sweep, which, repeat)
     root = Path.cwd()
     check(root, sweep, chosen)
     _apply(root, str(chosen.experiment))
+    # 2. `dvc exp apply` sets the files; the link to the user's images is outside git and DVC.
     path = sweep.trial_folder(trial.number) / f"r{chosen.repeat}" / "params.yaml"
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     link_source(values["data"]["path"], root / SOURCE)
+    # 3. Register.
     model = name or str(values["data"]["name"])
     try:
         version = register(sweep, trial, chosen, values, root / TRAIN, model)
@@ -91,6 +94,7 @@ def check(root: Path, sweep: Sweep, run: Repeat) -> None:
             f"uncommitted edits would be overwritten: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}: commit "
             "them or `git stash` first"
         )
+    # Files that differ from the trial though nobody edited them since: HEAD has moved on from where the sweep began.
     edits = _names(root, "diff", "--name-only", sweep.facts["head"], sweep.facts["commit"])
     later = set(_names(root, "diff", "--name-only", "HEAD", str(run.commit))) - edits - set(RESULTS)
     if later:

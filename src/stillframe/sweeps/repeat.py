@@ -1,4 +1,4 @@
-"""One run of the DAG in a slot: parameters in, `dvc repro`, metrics, a DVC experiment and an MLflow run out."""
+"""One run of the DAG in a worktree: parameters in, `dvc repro`, metrics, a DVC experiment and an MLflow run out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COPIED = {  # file of the slot -> its name beside the trial
 
 
 class RunFailed(Exception):
-    """The DAG ended with an error; the message is the last of what it said."""
+    """The DAG ended with an error; the message is the last lines of its log."""
 
 
 class RunPruned(Exception):
@@ -41,8 +41,10 @@ class RunPruned(Exception):
 
 def parameters(values: dict[str, Any], repeat: int, folds: int, root: Path) -> dict[str, Any]:
     """The parameters of one repeat: its seed, its fold; a folder of the user's by its absolute path."""
+    # repeats 0..K-1 are the folds of the first seed, K..2K-1 those of the second, ...
     turn, fold = divmod(repeat, folds) if folds else (repeat, None)
     data = dict(values["data"])
+    # relative to the user's checkout, not to the worktree
     if data["path"] is not None:
         data["path"] = str((root / Path(data["path"]).expanduser()).absolute())
     if fold is not None:
@@ -116,9 +118,9 @@ def _run(
             shutil.copyfile(slot.folder / source, folder / target)
     commit = slot.commit(sweep.facts["head"], f"sweep {sweep.facts['name']}: {result.experiment}")
     slot.publish(commit, sweep.facts["head"], str(result.experiment))
-    return replace(
-        result, state="finished", commit=commit, metrics=metrics(slot.folder, sweep.facts["until"]), ran=stages_in(log)
-    )
+    lines = log.read_text(encoding="utf-8", errors="replace")
+    ran = list(dict.fromkeys(re.findall(r"^Running stage '(\w+)':", lines, re.MULTILINE)))  # in their order
+    return replace(result, state="finished", commit=commit, metrics=metrics(slot.folder, sweep.facts["until"]), ran=ran)
 
 
 def _check(code: int, slot: Worktree, log: Path) -> None:
@@ -133,20 +135,14 @@ def _check(code: int, slot: Worktree, log: Path) -> None:
 
 
 def last_lines(text: str) -> str:
-    """What a failed `dvc repro` said last, without its progress bars: what goes into the record."""
+    """The last lines of a failed `dvc repro` without its progress bars and hints, for the record."""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
     lines = [
         line for line in lines if line and not line.startswith(("To track", "\tgit add", "To enable", "\tdvc conf"))
     ]
     if len(lines) > 1 and lines[-1].startswith("ERROR: failed to reproduce") and not lines[-2].startswith("> "):
-        lines.pop()  # the stage has said why
+        lines.pop()  # the stage itself has printed why
     return "\n".join(lines[-12:])[-2000:]
-
-
-def stages_in(log: Path) -> list[str]:
-    """The stages that ran, in their order."""
-    names = re.findall(r"^Running stage '(\w+)':", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return list(dict.fromkeys(names))
 
 
 def metrics(folder: Path, until: str = "report") -> dict[str, float]:

@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
         f"hydra.sweep.dir={_quoted(sweep.folder)}",
         f"+hydra.job.env_set.{stopping.FOLDER}={_quoted(sweep.folder)}",
     ]
+    # The sweep's own MLflow run first: each trial names it as its parent.
     parent = SweepRun(sweep, values)
     sweep = sweep.write(parent_run=parent.open(), state="running")
     parent = SweepRun(sweep, values)
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
         state = "finished"
     except KeyboardInterrupt:
         state = "stopped"
-    finally:
+    finally:  # also after an error: the record and the page show how far it got
         sweep = sweep.write(state=state, ended=time.time())
         parent.close(state, sweep.trials(), comparison_page(sweep))
     return print_end(sweep, state, stop.signum)

@@ -1,4 +1,4 @@
-"""Adaptive search: Optuna says what to try next, Hydra's launcher runs it, the study on disk remembers it.
+"""Adaptive search: Optuna chooses what to try next, Hydra's launcher runs it, the study on disk remembers it.
 
 A trial has the same number in the study, in Hydra and in sweeps/<name>/trials/. A trial that was under way when the
 search was killed is run again under its own number, so that its finished repeats and its place in a grid are kept.
@@ -138,7 +138,7 @@ def _check_sampler(config: SearchConfig, space: SearchSpace, objectives: list[st
 
 
 def pruner_config(search_plan: SearchPlan, sweep: Sweep, epochs: int) -> PrunerConfig:
-    """What the trainings are told; `epochs`: of a training, where the search does not choose it."""
+    """The pruning that the trainings get; `epochs`: of a training, where the search does not choose it."""
     for parameter in search_plan.space.parameters:
         if parameter.key == "trainer.max_epochs":
             epochs = max(epochs, *(int(float(value)) for value in _ends(parameter.distribution)))
@@ -194,6 +194,7 @@ def open_study(search_plan: SearchPlan, sweep: Sweep, pruner: PrunerConfig) -> o
             pruner=pruner.make() if pruner.pruner != "none" else optuna.pruners.NopPruner(),
         )
         study.sampler = sampler(search_plan.config, search_plan.space, len(sweep.objectives), len(study.trials))
+    # Two folders in one shared storage would mix their trials: the study belongs to the folder that made it.
     here = f"{platform.node()}:{sweep.folder}"
     if search_plan.config.storage is not None and study.user_attrs.setdefault(FOLDER, here) != here:
         raise ValueError(
@@ -239,11 +240,12 @@ class SearchState:
         return self.plan.config.timeout_s is not None and self.spent >= self.plan.config.timeout_s
 
     def settle(self) -> None:
-        """Tell the study of trials that ended while nobody listened."""
+        """Tell the study of trials that ended after the command itself had been killed."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             done = self.sweep.trial(frozen.number)
             if done is None or done.state not in ("finished", "pruned", "failed"):
                 continue
+            # trial.json may be of an earlier study of this name: only the same setting is the same trial
             overrides = self.plan.space.suggest(Trial(self.study, frozen._trial_id))
             if _parameters(overrides) == _parameters(done.overrides):
                 self.tell(frozen.number, done.state, done.values)
@@ -256,19 +258,20 @@ class SearchState:
     def new_trials(self) -> list[tuple[int, list[str]]]:
         """The next batch of new ones."""
         begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
-        return [self._ask() for _ in range(min(self.batch, self.plan.trials - begun))]
-
-    def _ask(self) -> tuple[int, list[str]]:
-        if self.plan.config.sampler == "grid":  # the trial with number n tries the grid's n-th setting
-            number = len(self.study.get_trials(deepcopy=False))
-            for setting in islice(self.plan.space.every(), number, number + 1):
-                self.study.enqueue_trial(setting)
-        trial = self.study.ask()
-        return trial.number, self.plan.space.suggest(trial)
+        trials = []
+        for _ in range(min(self.batch, self.plan.trials - begun)):
+            if self.plan.config.sampler == "grid":  # the trial with number n tries the grid's n-th setting
+                number = len(self.study.get_trials(deepcopy=False))
+                for setting in islice(self.plan.space.every(), number, number + 1):
+                    self.study.enqueue_trial(setting)
+            trial = self.study.ask()
+            trials.append((trial.number, self.plan.space.suggest(trial)))
+        return trials
 
     def run_batch(self, launch: Launch, first: int, batch: list[list[str]]) -> Sequence[JobReturn]:
         """Run a batch and tell the study."""
         if self.pruning.pruner != "none":
+            # By both ways: workers that inherit our environment, and those on other machines by Hydra's env_set.
             config = self.pruning.json()
             os.environ[SEARCH] = config
             quoted = "'" + config.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -165,6 +165,8 @@ def build(overrides: list[str], params: dict[str, Any], when: list[dict[str, Any
         (_condition(entry), [parse(f"{key}={_plain(value)}") for key, value in entry["params"].items()])
         for entry in when
     ]
+    # A key under several conditions may have another range in each: the study needs a name for each of them. One that
+    # is searched without a condition, too, comes last and has that range wherever no condition holds.
     counts: dict[str, int] = {}
     for override in [*searched, *(override for _, inner in conditional for override in inner)]:
         counts[override.key_or_group] = counts.get(override.key_or_group, 0) + 1
@@ -208,15 +210,14 @@ def _parameter(override: Override, name: str = "") -> Parameter:
         distribution = _distribution(override)
     except ValueError as problem:
         raise ValueError(f"{override.input_line}: {problem}") from None
+    # Compose conf/ with each choice, or with a number, so that a wrong key fails now and not in the tenth trial.
     tried = distribution.choices if isinstance(distribution, CategoricalDistribution) else ["0"]
     reason = hydra_compose.explain([f"{override.key_or_group}={text}" for text in tried])
     if reason:
-        raise ValueError(reason if distribution.__class__ is CategoricalDistribution else _about(override, reason))
+        # of a number the reason names the one that we made up, so the user's own override stands before it
+        numeric = distribution.__class__ is not CategoricalDistribution
+        raise ValueError(f"{override.input_line}: {reason.partition(': ')[2]}" if numeric else reason)
     return Parameter(str(override.get_key_element()), name or override.key_or_group, distribution)
-
-
-def _about(override: Override, reason: str) -> str:
-    return f"{override.input_line}: {reason.partition(': ')[2]}"
 
 
 def _distribution(override: Override) -> BaseDistribution:
@@ -235,7 +236,11 @@ def _distribution(override: Override) -> BaseDistribution:
         listed = sorted(value.range())
         if not listed:
             raise ValueError("an empty range")
-        low, high, step = (_round(number) for number in (listed[0], listed[-1], abs(value.step)))
+        low, high, step = (
+            # 12 digits: without the last ones of 0.1 + 0.2
+            number if isinstance(number, int) else float(f"{number:.12g}")
+            for number in (listed[0], listed[-1], abs(value.step))
+        )
         whole = all(isinstance(number, int) for number in (low, step))
     else:
         if log:
@@ -259,11 +264,6 @@ def _choices(override: Override, value: Any) -> list[str]:
             raise ValueError(f"fits no file of {CONF}/{override.key_or_group}/: {', '.join(options)}")
         return list(value.filter(options))
     return list(dict.fromkeys(override.sweep_string_iterator())) if override.is_sweep_override() else [_text(override)]
-
-
-def _round(value: float) -> float:
-    """Without the last digits of 0.1 + 0.2."""
-    return value if isinstance(value, int) else float(f"{value:.12g}")
 
 
 def _check_conditions(space: SearchSpace) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -99,7 +98,7 @@ def build(values: dict[str, Any], origin: str = f"{CONF}/sweep.yaml") -> SweepSe
 
 
 def default_name(overrides: list[str], tree: str) -> str:
-    """The name of a sweep that was given none: the same command on the same code continues the same sweep.
+    """The name of a sweep without `sweep.name`: the same command on the same code continues the same sweep.
 
     What only says how fast or how long (hydra/launcher, the number of trials, time, parallel) does not count.
     """
@@ -107,8 +106,3 @@ def default_name(overrides: list[str], tree: str) -> str:
     passing = ("hydra/launcher", "hydra.launcher", "sweep.parallel", *sweeper)
     counted = sorted(override for override in overrides if not override.lstrip("+").startswith(passing))
     return hashlib.sha256(json.dumps([counted, tree]).encode()).hexdigest()[:8]
-
-
-def folder_of(name: str, root: Path) -> Path:
-    """Where a sweep is kept."""
-    return root / "sweeps" / name

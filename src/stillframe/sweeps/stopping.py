@@ -1,4 +1,4 @@
-"""How a sweep ends before its time: Ctrl-C, SIGTERM, and a controller or worker that is killed."""
+"""Stopping a sweep: Ctrl-C, SIGTERM, and a controller or worker that is killed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _working = threading.Event()  # this process is a worker of a launcher
 
 def watch_parent() -> None:
     """In a launcher's worker: end as if by Ctrl-C when the process that started it is killed. No trial outlives it."""
+    # The controller itself (Hydra's basic launcher runs the trials in it) has nobody to watch.
     if _working.is_set() or os.environ.get(CONTROLLER) == str(os.getpid()):
         return
     parent, main = os.getppid(), threading.main_thread()
@@ -82,6 +83,7 @@ def stoppable(sweep: Sweep) -> Iterator[StopState]:
 
 def end_trials(sweep: Sweep, since: float, limit_s: float = GRACE_S + 10) -> None:
     """Stop the trials that other processes of this machine began after `since`, and wait until they have ended."""
+    # Not the launcher's pool: a worker that is torn down loses the state that its training would save within GRACE_S.
     others = [trial for trial in _running(sweep, since) if trial.pid != os.getpid() and alive(trial)]
     for trial in others:
         with contextlib.suppress(ProcessLookupError):

@@ -121,7 +121,9 @@ class Sweep:
         if not path.exists():
             return None
         facts = read_json(path)
-        repeats = [Repeat(**{**repeat, "metrics": _nan(repeat["metrics"])}) for repeat in facts.pop("repeats")]
+        repeats = [Repeat(**repeat) for repeat in facts.pop("repeats")]
+        for repeat in repeats:  # null in JSON, see `_finite`
+            repeat.metrics.update({name: math.nan for name, value in repeat.metrics.items() if value is None})
         return Trial(**facts, repeats=repeats)
 
     def trials(self) -> list[Trial]:
@@ -164,7 +166,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _nan(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""One trial, as Hydra's launchers run it in whatever process: a slot, the repeats, their mean."""
+"""One trial, as Hydra's launchers run it in whatever process: a worktree, the repeats, their mean."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from stillframe.sweeps import repeat as one_repeat
 from stillframe.sweeps import stopping
 from stillframe.sweeps.settings import OWN
 from stillframe.sweeps.stopping import FOLDER
-from stillframe.sweeps.store import DONE, Repeat, Sweep, Trial
+from stillframe.sweeps.store import DONE, Sweep, Trial
 from stillframe.sweeps.worktree import take
 from stillframe.training.trial_pruning import SEARCH
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Run the trial that Hydra composed; what the sweeper needs of it: {"state", "values"}."""
+    """Run the trial that Hydra composed; returns what a sweeper needs of it: {"state", "values", "number"}."""
     hydra = HydraConfig.get()
     sweep = Sweep.read(Path(os.environ[FOLDER]))
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     values = {name: value for name, value in values.items() if name not in OWN}
     own = tuple(f"{name}{mark}" for name in OWN for mark in ".=")
     overrides = [override for override in hydra.overrides.task if not override.lstrip("+").startswith(own)]
+    # A sweep that goes on: a trial that is done is not run again, of one that was stopped the finished repeats count.
     number = int(hydra.job.num)
     before = sweep.trial(number)
     if before is not None and before.state in DONE and before.overrides == overrides:
@@ -42,9 +43,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     try:
         config.check_all(values, origin=" ".join(overrides))
         trial = _run(sweep, trial, values)
-    except ValueError as problem:
+    except ValueError as problem:  # a setting that does not fit: recorded, and the sweep goes on
         trial = replace(trial, state="failed", error=str(problem))
-    except BaseException:
+    except BaseException:  # Ctrl-C, SIGTERM or an error of ours: the finished repeats are already saved
         latest = sweep.trial(number) or trial
         sweep.save(replace(latest, state="stopped", seconds=round(time.time() - trial.started, 2)))
         stopping.leave()
@@ -70,7 +71,8 @@ def _run(sweep: Sweep, trial: Trial, values: dict[str, Any]) -> Trial:
             extra = {} if SEARCH not in os.environ else {SEARCH: os.environ[SEARCH]}
             extra |= {"STILLFRAME_TRIAL": str(trial.number), "STILLFRAME_REPEAT": str(number)}
             result = one_repeat.run(sweep, slot, trial.number, number, repeat_values, gpus, extra)
-            trial = sweep.save(replace(trial, repeats=sorted([*trial.repeats, result], key=_order)))
+            repeats = sorted([*trial.repeats, result], key=lambda run: run.repeat)
+            trial = sweep.save(replace(trial, repeats=repeats))
             if result.state != "finished":
                 return replace(trial, state=result.state, error=result.error)
     missing = [name for name in facts["objectives"] if len(trial.metric(name)) < facts["repeats"]]
@@ -102,10 +104,6 @@ def complete_best(sweep: Sweep) -> None:
         sweep.save(replace(best, repeats=[result, *best.repeats[1:]]))
     else:
         print(f"the best trial, {best.number}, did not get through the test split: {result.error}", file=sys.stderr)
-
-
-def _order(repeat: Repeat) -> int:
-    return repeat.repeat
 
 
 def devices(facts: dict[str, Any], slot: int) -> str | None:

@@ -57,15 +57,16 @@ def cache_of(root: Path) -> Path:
 
 
 def _clone(folder: Path, root: Path) -> None:
-    """Clone the checkout. What a crash left half-made is made anew."""
+    """Clone the checkout, with its DVC cache; what a crash left incomplete (no .ready) is cloned anew."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
-    git(folder, "config", "gc.auto", "0")
+    git(folder, "config", "gc.auto", "0")  # it would start in the middle of a trial
     local = folder / ".dvc" / "config.local"
     local.parent.mkdir(exist_ok=True)
     cache = cache_of(root)
     cache.mkdir(parents=True, exist_ok=True)
+    # Links, because copies of the data for each worktree would fill the disk.
     local.write_text(f"[cache]\n    dir = {cache}\n    type = reflink,hardlink,symlink\n", encoding="utf-8")
     (folder / ".ready").touch()
     (folder / ".git" / "info" / "exclude").write_text("/.ready\n/.dvc/config.local\n", encoding="utf-8")
@@ -78,7 +79,7 @@ def take(root: Path, slots: int) -> Iterator[Worktree]:
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         for number in range(slots):
-            lock = FileLock(folder / f"slot-{number}.lock")
+            lock = FileLock(folder / f"slot-{number}.lock")  # the kernel's: it goes with its process, never stale
             try:
                 lock.acquire(blocking=False)
             except Timeout:

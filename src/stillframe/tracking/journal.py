@@ -1,4 +1,4 @@
-"""The record's local half: events are appended to a file first, and sent from there when a server answers."""
+"""The local journal of an MLflow run: events are appended to a file, and sent from there when a server answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Journal:
                 continue
             try:
                 events.append((number, json.loads(line)))
-            except json.JSONDecodeError:  # cut short by a crash, then appended to: nothing can be known of it
+            except json.JSONDecodeError:  # cut short by a crash; it counts, as `sent` counts lines
                 events.append((number, {"kind": "lost"}))
         return events
 

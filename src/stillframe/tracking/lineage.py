@@ -67,6 +67,7 @@ def uncommitted() -> bytes:
     new = [name for name in listed.split("\0") if name and Path(name).is_file()]
     large = [name for name in new if Path(name).stat().st_size > LARGEST_NEW_FILE]
     with tempfile.TemporaryDirectory() as folder:
+        # New files must be in an index to be in a diff: in a copy of it, because the user's own is not ours to change.
         env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         if Path(index).is_file():
             shutil.copyfile(index, env["GIT_INDEX_FILE"])
@@ -92,7 +93,7 @@ def dvc_hashes(lock: Path = Path("dvc.lock"), without: tuple[str, ...] = ()) -> 
             continue
         for kind in ("deps", "outs"):
             for entry in facts.get(kind, []):
-                if not entry["path"].startswith("src/"):
+                if not entry["path"].startswith("src/"):  # the commit says what the code was
                     hashes[f"{stage}/{kind}/{entry['path']}"] = str(entry.get("md5", ""))
     return hashes
 

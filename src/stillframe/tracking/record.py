@@ -1,6 +1,6 @@
-"""The MLflow record. It never stops a training: events are kept locally first and sent in the background.
+"""The MLflow record. It never stops a training: events are written to a local journal and sent in the background.
 
-Only global rank 0 keeps one. A stage sends by a process that it starts ahead (`start_ahead`), others by a thread.
+Only global rank 0 keeps one. A stage sends by a process that it starts early (`start_ahead`), others by a thread.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def page_of(tracking: TrackingConfig, uri: str, site: str) -> str:
 
 
 def download(model: str, tracking: TrackingConfig, to: Path) -> Path:
-    """The exported file that an MLflow address means (`sending.download`), from the store of section `tracking`."""
+    """The exported file that an MLflow address means (`writer.download`), from the store of section `tracking`."""
     from stillframe.tracking import writer
 
     return writer.download(writer.connect(tracking, tracking_uri(tracking)), model, to)
 
 
 class SendError(RuntimeError):
-    """What the sending process met."""
+    """The writer process could not send: the name and text of the exception that it met."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(f"{name}: {text}")
@@ -57,7 +57,7 @@ class SendError(RuntimeError):
 
 
 class WriterProcess:
-    """A `MlflowWriter` in a process of its own; started anew when it is gone."""
+    """A `MlflowWriter` in a process of its own, which is started anew when it has died."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
@@ -77,8 +77,9 @@ class WriterProcess:
             )
 
     def send_all(self) -> bool:
-        """As of `MlflowWriter`; raises NotSent."""
+        """As of `MlflowWriter` (SendError: what that raised, or the process died)."""
         self.start()
+        # One line to the process, one line back; an empty answer means that it has died.
         assert self.process is not None and self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(self.line)
         self.process.stdin.flush()
@@ -92,7 +93,7 @@ class WriterProcess:
         return bool(facts["done"])
 
     def forget(self) -> None:
-        """The process has done so itself."""
+        """Nothing to do: the process drops its own connection after an error."""
 
     def close(self) -> None:
         """End the process; one that hangs at a server is killed, and `stillframe sync` sends what it held."""
@@ -114,19 +115,10 @@ _ahead: list[WriterProcess] = []
 
 def start_ahead() -> None:
     """Start importing mlflow now, in a process of its own, for the record that this stage opens later."""
-    courier = WriterProcess()
-    with suppress(OSError):  # no process now: the first sending tries again
-        courier.start()
-    _ahead.append(courier)
-
-
-def _sender(journal: Journal, tracking: TrackingConfig, uri: str) -> MlflowWriter | WriterProcess:
-    """The process that was started ahead, else a sender in this one."""
-    if not _ahead:
-        return MlflowWriter(journal, tracking, uri, tracking.experiment)
-    courier = _ahead.pop()
-    courier.line = request(journal, tracking, uri, tracking.experiment)
-    return courier
+    process = WriterProcess()
+    with suppress(OSError):  # no process now: the first `send_all` tries again
+        process.start()
+    _ahead.append(process)
 
 
 class RunRecord:
@@ -137,6 +129,7 @@ class RunRecord:
     ) -> None:
         """`name` is the journal's, and the run's tag; `say` tells the user that the server is away."""
         self.tracking, self.say = tracking, say
+        # A sweep has opened the run of this trial: its stages write there, and the journal bears its id.
         run_id = os.environ.get(RUN)
         if run_id:
             name = run_id
@@ -144,7 +137,13 @@ class RunRecord:
         self.uri = uri or tracking_uri(tracking)
         self.journal = Journal(JOURNALS / f"{name}.jsonl")
         self.journal.mend()
-        self.sender = _sender(self.journal, tracking, self.uri)
+        # The process that the stage started early, else a writer in this one.
+        self.sender: MlflowWriter | WriterProcess
+        if _ahead:
+            self.sender = _ahead.pop()
+            self.sender.line = request(self.journal, tracking, self.uri, tracking.experiment)
+        else:
+            self.sender = MlflowWriter(self.journal, tracking, self.uri, tracking.experiment)
         self.wake, self.stop = threading.Event(), threading.Event()
         self.idle = threading.Event()
         self.error: str | None = None
@@ -160,6 +159,7 @@ class RunRecord:
     def _work(self) -> None:
         pause = FIRST_PAUSE_S
         while not self.stop.is_set():
+            # Woken by each event; after an error also by the clock, as the server may be back before the next event.
             self.wake.wait(timeout=pause if self.error else None)
             self.wake.clear()
             if self.stop.is_set():
@@ -170,7 +170,7 @@ class RunRecord:
                 if done and not self.journal.unsent():
                     self.idle.set()
             except Exception as error:  # whatever a tracking server does, the training goes on
-                if self.error is None:
+                if self.error is None:  # the first of a row of errors: the user is told once
                     self.say(
                         f"MLflow at {self.uri} does not take the record now ({_name(error)}); "
                         f"it is kept in {self.journal.path}"
@@ -220,6 +220,7 @@ class RunRecord:
 
     def close(self) -> str | None:
         """Wait up to `tracking.flush_s` for what is unsent, and return the run's id if the server gave one."""
+        # Bounded: whatever the server does, the stage ends, and the journal keeps the rest for `stillframe sync`.
         deadline = time.monotonic() + self.tracking.flush_s
         while self.journal.unsent() and time.monotonic() < deadline:
             self.wake.set()
@@ -261,7 +262,7 @@ def send_pending(tracking: TrackingConfig, root: Path = JOURNALS) -> dict[str, t
         facts = read_json(path.with_suffix(".json"))
         try:
             MlflowWriter(journal, tracking, facts["uri"], facts["experiment"]).send_all()
-        except Exception as error:  # the server is still away: said, counted, kept
+        except Exception as error:  # the server is still away: print it, count it, and keep the journal
             print(f"{path}: {type(error).__name__}: {error}")
         left = len(journal.unsent())
         done[path.stem] = (waiting - left, left)
@@ -269,7 +270,7 @@ def send_pending(tracking: TrackingConfig, root: Path = JOURNALS) -> dict[str, t
 
 
 def record_report(run_json: Path, reported: Path, tracking: TrackingConfig, note: str) -> None:
-    """Send the page, its pictures and what DVC knows of every stage by now to the model's run.
+    """Send the report page, its figures and DVC's hashes of every stage to the model's run.
 
     `note` is Markdown, the run's description in the UI.
     """

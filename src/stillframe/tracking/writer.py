@@ -114,7 +114,7 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
         try:
             location = Path(artifacts, name).as_uri() if artifacts else None
             return str(client.create_experiment(name, artifact_location=location, tags=KIND))
-        except MlflowException:  # another process was faster
+        except MlflowException:  # another process has created it meanwhile
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
@@ -145,6 +145,7 @@ class MlflowWriter:
             if not events:
                 return True
             self._connect()
+            # Marked after each request, so that a crash sends at most one request again; MLflow takes that.
             position = 0
             while position < len(events):
                 taken = self._send(events[position:])
@@ -154,6 +155,7 @@ class MlflowWriter:
 
     def _connect(self) -> None:
         """The run of this journal: by its id, else by its tag, else a new one."""
+        # The tag finds the run of a process that died between creating it and writing its id down.
         if self.client is None:
             self.client = connect(self.tracking, self.uri)
         if self.run_id is not None:
@@ -171,21 +173,21 @@ class MlflowWriter:
 
     def _send(self, events: list[tuple[int, Event]]) -> int:
         """Send the first event, or the metrics at the front in one request. Returns how many were sent."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         kind = events[0][1]["kind"]
-        if kind == "metrics":
+        if kind == "metrics":  # most events are, and a request each would be slow
             front = []
             for _, event in events[:200]:
                 if event["kind"] != "metrics":
                     break
                 front.append(event)
             metrics = [Metric(mlflow_name(k), v, e["time"], e["step"]) for e in front for k, v in e["values"].items()]
-            for first in range(0, len(metrics), 1000):
+            for first in range(0, len(metrics), 1000):  # MLflow takes 1,000 metrics and 100 params in a request
                 self.client.log_batch(self.run_id, metrics=metrics[first : first + 1000])
             return len(front)
         event = events[0][1]
-        if kind == "params":
+        if kind == "params":  # values and tags are cut to the lengths that every store of MLflow takes
             values = {mlflow_name(key): str(value)[:6000] for key, value in event["values"].items()}
             items = [Param(key, text) for key, text in values.items()]
             for first in range(0, len(items), 100):
@@ -193,32 +195,22 @@ class MlflowWriter:
         elif kind == "tags":
             self.client.log_batch(self.run_id, tags=[RunTag(k, str(v)[:5000]) for k, v in event["values"].items()])
         elif kind == "artifact":
-            self._artifact(Path(event["path"]), event["to"])
+            path = Path(event["path"])
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), event["to"])
+            elif path.exists():
+                self.client.log_artifact(self.run_id, str(path), event["to"])
+            else:  # a later `dvc repro` deleted it while the server was away
+                self.client.set_tag(self.run_id, "stillframe.missing", f"{path} was gone when it could be sent")
+        elif kind == "status" and event["status"] == "RUNNING":
+            self.client.update_run(self.run_id, status="RUNNING")
         elif kind == "status":
-            self._status(event["status"], event["time"])
+            self.client.set_terminated(self.run_id, event["status"], event["time"])
         elif kind == "dataset":
-            self._dataset(event)
+            dataset = Dataset(event["name"], event["digest"], "local", event["source"], None, event["profile"])
+            tag = InputTag("mlflow.data.context", event["context"])
+            self.client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
         return 1
-
-    def _artifact(self, path: Path, to: str | None) -> None:
-        if path.is_dir():
-            self.client.log_artifacts(self.run_id, str(path), to)
-        elif path.exists():
-            self.client.log_artifact(self.run_id, str(path), to)
-        else:
-            self.client.set_tag(self.run_id, "stillframe.missing", f"{path} was gone when it could be sent")
-
-    def _status(self, status: str, when_ms: int) -> None:
-        if status == "RUNNING":
-            self.client.update_run(self.run_id, status=status)
-        else:
-            self.client.set_terminated(self.run_id, status, when_ms)
-
-    def _dataset(self, event: Event) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        data = Dataset(event["name"], event["digest"], "local", event["source"], None, event["profile"])
-        self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", event["context"])])])
 
 
 def request(journal: Journal, tracking: TrackingConfig, uri: str, experiment: str) -> str:
@@ -236,7 +228,7 @@ def _answer(line: str, senders: dict[str, MlflowWriter]) -> dict[str, Any]:
     sender = senders[path]
     try:
         return {"done": sender.send_all(), "run_id": sender.run_id}
-    except Exception as error:  # whatever a tracking server does: told to the stage, which keeps the record
+    except Exception as error:  # whatever a tracking server does: the stage gets it, and keeps the record
         sender.forget()
         return {"error": type(error).__name__, "text": str(error)[:500], "run_id": sender.run_id}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from stillframe.config import nearest
@@ -34,10 +34,6 @@ class RuleResult:
     passed: bool
     why: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def judge(rules: GateRules, new: GateEvidence, champion: GateEvidence | None, why_none: str) -> list[RuleResult]:

@@ -90,7 +90,7 @@ def gate(registry: ModelRegistry, path: Path, *, dry_run: bool, out: Path = OUT)
         "champion": {"version": str(champion.version), "run_id": champion.run_id} if champion else None,
         "rules_file": str(path),
         "asked": asdict(gate_rules),
-        "rules": [result.as_dict() for result in results],
+        "rules": [asdict(result) for result in results],
         "passed": all(result.passed for result in results),
         "test_images": len(new.predictions),
         "split_hash": new.split_hash,

@@ -60,13 +60,14 @@ def compare(recorded: RecordedRun, rebuilt: RecordedRun, lock: dict[str, Any], w
     """
     comparison = VerifyReport()
     metrics = _metrics(recorded.metrics, rebuilt.metrics, within)
-    files = _files(recorded.folder, rebuilt.folder)
+    files = _pairs("file", _listed(recorded.folder), _listed(rebuilt.folder))
     inputs, outputs = _hashes(recorded.lock(), lock)
     comparison.compared = {
         "metrics": len(_untimed(recorded.metrics)),
         "files": len(_listed(recorded.folder)),
         "DVC hashes": len(_flat(recorded.lock())),
     }
+    # Exactly equal metrics are only to be expected where every byte is: `within` > 0 says that it is not (a GPU).
     comparison.results = metrics
     comparison.surroundings = [*inputs, *_tags(recorded.tags, rebuilt.tags), *_pins(recorded.folder)]
     (comparison.surroundings if within > 0 else comparison.results).extend([*files, *outputs])
@@ -136,10 +137,6 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _timeless(inner) for key, inner in value.items() if not _timed(key)}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _files(old: Path, new: Path) -> list[ValueDifference]:
-    return _pairs("file", _listed(old), _listed(new))
 
 
 def _flat(stages: dict[str, Any]) -> dict[str, str]:

@@ -88,19 +88,18 @@ def disagreement(findings: SweepComparison) -> Disagreement:
         rows = evaluation.disagreement(tables)
         split = next((split for folder in folders if (split := originals.holds(folder, tables[0])) is not None), None)
         images = [_image(task, row, top, tables, classes, split) for row in rows[:MOST_IMAGES]]
-    why = "" if split is not None else _why(findings)
+    root = findings.sweep.facts["root"]
+    why = (
+        ""
+        if split is not None
+        else f"The pictures are not shown: neither DVC's cache nor a checkout under {root} holds this validation split "
+        "any more."
+    )
     # 3. Where a prediction is right or wrong: how often one is right alone
     if evaluation.SAMPLE_SCORE is None:
         right = [evaluation.sample_scores(table) > 0 for table in tables]
         facts["pairs"] = [_pair(right[0], other) for other in right[1:]]
     return Disagreement(top, why, images=images, count=len(rows), total=len(tables[0]), **facts)
-
-
-def _why(findings: SweepComparison) -> str:
-    return (
-        f"The pictures are not shown: neither DVC's cache nor a checkout under {findings.sweep.facts['root']} holds "
-        "this validation split any more."
-    )
 
 
 def _matrix(
