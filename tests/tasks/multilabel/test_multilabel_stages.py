@@ -18,9 +18,8 @@ from stillframe.config.reading import read_params
 from stillframe.inference import predict as predicting
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.model_metadata import digest_of
+from stillframe.serving import mlflow_flavor
 from stillframe.serving.app import make_app
-from stillframe.serving.mlflow_flavor import _signature
-from stillframe.serving.mlflow_model import StillframeModel
 from stillframe.serving.service import Service
 from stillframe.serving.settings import read
 from stillframe.stages import augment, evaluate, export, fetch, preprocess, report, train, validate
@@ -127,7 +126,7 @@ def test_the_exported_file_decides_as_the_model(project):
     assert (decision == np.stack(table["predicted"].to_list())).mean() > 0.99
 
 
-def test_predict_serve_and_mlflow_name_the_labels(project, tmp_path):
+def test_predict_and_serve_name_the_labels(project, tmp_path):
     out, model = tmp_path / "table.csv", OnnxModel(project / "artifacts/export/model.onnx", threads=1, spin=False)
     assert model.metadata.thresholds == read_json(project / "artifacts/validate/choices.json")["thresholds"]
     predicting.predict([str(project / "source/images")], model=str(model.path), out=str(out), quiet=True)
@@ -139,12 +138,6 @@ def test_predict_serve_and_mlflow_name_the_labels(project, tmp_path):
     predicting.predict(images, model=str(model.path), out=str(tmp_path / "two.csv"), explain=True, quiet=True)
     explained = pd.read_csv(tmp_path / "two.csv")
     assert all((tmp_path / file).is_file() for file in explained["heat"]), explained
-    frame = pd.DataFrame({"image": [Path(image).read_bytes() for image in images]})
-    served_model = StillframeModel()
-    served_model.model = model
-    served = served_model.predict(None, frame)
-    assert list(served.columns) == [column.name for column in _signature(model.metadata).outputs]
-    assert served["predicted"].tolist() == rows["predicted"][:2].tolist()
     service = Service(model, read(None, threads=1), digest_of(model.path))
     with TestClient(make_app(service, ()), raise_server_exceptions=False) as client:
         content, kind = (project / "source/images/000.png").read_bytes(), {"content-type": "image/png"}
@@ -155,3 +148,14 @@ def test_predict_serve_and_mlflow_name_the_labels(project, tmp_path):
         {name: rows[f"probability/{name}"][0] for name in LABELS}, abs=1e-5
     )
     assert {"name", "labels", "probabilities", "file", "heat_map"} == set(schema)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's loaders, on types of their own
+def test_mlflow_s_model_has_the_columns_of_its_signature(project, tmp_path):
+    from mlflow import pyfunc
+
+    model = pyfunc.load_model(str(mlflow_flavor.write(project / "artifacts/export/model.onnx", tmp_path / "model")))
+    image = (project / "source/images/000.png").read_bytes()
+    rows = model.predict(pd.DataFrame({"image": [image]}))
+    assert list(rows.columns) == ["predicted", *(f"probability/{name}" for name in LABELS)]
+    assert rows.columns.tolist() == model.metadata.signature.outputs.input_names()
