@@ -212,7 +212,7 @@ def show(findings: Audit) -> None:
 
     console = Console()
     facts = Table(
-        title=escape(f"{findings.name}: {findings.kept} of {findings.listed} images usable"), show_header=False
+        title=escape(f"{findings.name}: {findings.usable} of {findings.listed} images usable"), show_header=False
     )
     facts.add_row("layout", findings.layout)
     for name in ("sizes", "formats", "modes", "left_out", "ignored", "quarantined", "exact", "leaks"):

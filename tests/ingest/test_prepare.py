@@ -365,7 +365,7 @@ def test_unusual_names_reach_the_outputs(class_folders, data, go):
 def test_check_writes_nothing_and_says_what_would_stop(class_folders, data, tmp_path):
     folder = class_folders({"a": 10, "b": 10})
     good = check_folder(folder, data())
-    assert good.error == "" and good.kept == 20 and good.counts["train"] == {"a": 6, "b": 6}
+    assert good.error == "" and good.usable == 20 and good.counts["train"] == {"a": 6, "b": 6}
     expected = spoil(folder)
     bad = check_folder(folder, data(max_bad_fraction=0.1))
     assert "8 of 29 files are bad" in bad.error and sum(bad.quarantined.values()) == len(expected)

@@ -29,7 +29,7 @@ class Audit:
         name: `data.name`.
         layout: "folders", "split_folders", "table" or "idx".
         listed: rows in the source.
-        kept: images in the three splits.
+        usable: images in the three splits; `kept` in audit.json.
         left_out: label -> rows left out by `data.leave_out`.
         ignored: why -> files that were passed over.
         quarantined: kind of reason -> files.
@@ -44,7 +44,7 @@ class Audit:
         sizes_of: split -> images.
         pixels: split -> class -> pixels before resizing; {} where a class is not a matter of pixels.
         target: further facts about the targets, from the task; left out of audit.json where there are none.
-        exact: `groups` of equal images and the `images` in them, among the kept.
+        exact: `groups` of equal images and the `images` in them, among the usable.
         near: `rule` (data.near_duplicates), `pairs`,
             `groups`, `images`, `largest` group, `scenes` (groups too large to be one image), `pairs_listed`.
         conflicts: files quarantined because copies of one image have different targets.
@@ -56,7 +56,7 @@ class Audit:
     name: str
     layout: str
     listed: int
-    kept: int = 0
+    usable: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Audit:
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
-        values = asdict(self)
+        values = {"kept" if name == "usable" else name: value for name, value in asdict(self).items()}
         write_json(path, values if self.target else {name: values[name] for name in values if name != "target"})
 
 
@@ -97,7 +97,7 @@ def of_files(name: str, listing: Listing, left_out: dict[str, int], frame: pd.Da
         name=name,
         layout=listing.layout,
         listed=len(listing.rows),
-        kept=int((frame["reason"] == "").sum()),
+        usable=int((frame["reason"] == "").sum()),
         left_out=left_out,
         ignored=listing.ignored,
         quarantined=_count(bad.map(kind)),

@@ -29,13 +29,6 @@ BATCH = 512  # rows a record batch, at most
 BATCH_BYTES = 1 << 25
 
 
-def channels_of(data: DataConfig, report: DatasetReport) -> int:
-    """1 when every usable image is gray by its mode, else 3; or what `data.channels` says."""
-    if data.channels != "auto":
-        return 1 if data.channels == "gray" else 3
-    return int(report.usable["channels"].max())
-
-
 @dataclass
 class Totals:
     """Sums over the prepared samples, for card.json.
@@ -53,7 +46,9 @@ class Totals:
 
 def write(out: Path, data: DataConfig, target: Target, report: DatasetReport, parts: list[Chunk]) -> DatasetCard:
     """Write the three splits (rows sorted by id) and card.json into `out`."""
-    channels, config = channels_of(data, report), IngestConfig.of(data, target)
+    # auto: gray when every usable image is gray by its mode
+    channels = {"gray": 1, "rgb": 3}.get(data.channels) or int(report.usable["channels"].max())
+    config = IngestConfig.of(data, target)
     size, totals = data.image_size, Totals(np.zeros((2, channels)))
     with ExitStack() as stack, bar("writing splits", len(report.usable)) as advance:
         writers = {

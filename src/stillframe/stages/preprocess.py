@@ -37,7 +37,8 @@ def run(
     sizes = ", ".join(f"{split} {count:,}" for split, count in findings.sizes_of.items())
     bad = sum(findings.quarantined.values())
     print(
-        f"{findings.kept:,} images ({sizes}); {bad:,} quarantined, {sum(findings.left_out.values()):,} left out by rule"
+        f"{findings.usable:,} images ({sizes}); {bad:,} quarantined, "
+        f"{sum(findings.left_out.values()):,} left out by rule"
     )
     print(f"what was found: {prepared / 'audit.html'}")
 

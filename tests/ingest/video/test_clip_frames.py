@@ -183,7 +183,7 @@ def test_class_folders_of_films(tmp_path):
     audit = prepare(
         root, data(clip={"stored": 8, "views": 2}), TARGET, seed=0, out=tmp_path / "out", work=tmp_path / "work"
     )
-    assert audit.kept == 16 and audit.quarantined == {"not a video": 1} and audit.animated == 0
+    assert audit.usable == 16 and audit.quarantined == {"not a video": 1} and audit.animated == 0
     assert audit.ignored == {"not a video by name or content": 2} and audit.formats == {"MP4": 16}
     card = DatasetCard.read(tmp_path / "out" / "card.json")
     assert card.frames == 4 and card.clip["views"] == 2 and card.clip["stored"] == 8

@@ -102,7 +102,11 @@ def rows_of(
     """
     frames = unpack(record["image"])
     if config.encoding == "raw" and record["channels"] != channels:
-        frames = [_coloured(frame, config.image_size, record["channels"], channels) for frame in frames]
+        # a gray video in a colour data set: raw frames have a fixed number of bytes, so all of them need 3 channels
+        shape = (config.image_size, config.image_size, record["channels"])
+        frames = [
+            to_channels(np.frombuffer(frame, dtype=np.uint8).reshape(shape), channels).tobytes() for frame in frames
+        ]
     wanted = FrameTimes.of(clip, record["start"], record["end"])
     picks = wanted.train_S[None] if split == "train" else wanted.views_VT
     rows = []
@@ -116,10 +120,6 @@ def rows_of(
 def join(frames: list[bytes], encoding: str) -> bytes:
     """The frames of a clip as a row of the store holds them."""
     return b"".join(frames) if encoding == "raw" else pack(frames)
-
-
-def _coloured(frame: bytes, size: int, stored: int, channels: int) -> bytes:
-    return to_channels(np.frombuffer(frame, dtype=np.uint8).reshape(size, size, stored), channels).tobytes()
 
 
 def some_frames(image: bytes, encoding: str, size: int, most: int) -> Pixels:

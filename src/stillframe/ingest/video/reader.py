@@ -120,28 +120,24 @@ class VideoReader:
             raise InvalidImage(f"too small: {width} x {height} px, less than data.min_px = {min_px}")
 
     def _judge_end(self) -> float:
-        """Where the pictures end, s from the first frame; Refused where that is not where the header says."""
+        """Where the frames end, s from the first one (InvalidImage: that is not where the header says)."""
+        import av
+
         if self.container.format.name == "gif":
             with self.path.open("rb") as file:
                 file.seek(-min(16, self.path.stat().st_size), 2)
                 if not file.read().rstrip(b"\0").endswith(b";"):
                     raise InvalidImage("truncated: a GIF file ends with its trailer, and this one does not")
-        stated = self._stated_seconds()
+        # The duration from the first frame that the header states, s; 0 where it states none.
+        stated = float(self.stream.duration or 0) * self.base
+        if not stated:  # only the container states its end, on the file's own clock
+            stated = max(0.0, float(self.container.duration or 0) / av.time_base - self.start * self.base)
         if stated > MAX_HOURS * 3600:
             raise InvalidImage(f"absurd duration: the header says {stated / 3600:.3g} hours, more than {MAX_HOURS:g}")
         ends, ends_any = self._ends(stated)
         if ends_any < stated - max(SLACK_S, SLACK * stated):
             raise InvalidImage(f"truncated: the header says {stated:.2f} s, the file ends at {ends_any:.2f} s")
         return ends
-
-    def _stated_seconds(self) -> float:
-        """The duration from the first frame that the header states, s; 0 where it states none."""
-        import av
-
-        if self.stream.duration:
-            return float(self.stream.duration) * self.base
-        ends = float(self.container.duration or 0) / av.time_base  # on the file's own clock
-        return max(0.0, ends - self.start * self.base)
 
     def _ends(self, stated: float) -> tuple[float, float]:
         """Where the video stream and where any stream ends, s from the first frame: by packets, nothing is decoded."""
