@@ -32,7 +32,7 @@ def test_the_page_speaks_of_clips_and_leaves_names_alone(report: Path) -> None:
     page = report.read_text(encoding="utf-8")
     for said in (
         "On 334 test clips this model",
-        "share of clips answered right",
+        "share of clips predicted correctly",
         "chance that a clip of a class",
         "codecs",
     ):

@@ -45,7 +45,7 @@ def test_the_headline_is_the_mean_iou_beside_the_background_everywhere(folders: 
     found = read_inputs(*folders)
     said = headline(found).replace("\u00a0", " ")
     assert said.startswith(f"On 7 test images this model's mean IoU is {100 * metrics['iou_macro']:.1f} % [")
-    assert f"answering “ground” everywhere would have {100 * baseline['iou_macro']:.1f} %." in said
+    assert f"predicting “ground” everywhere would have {100 * baseline['iou_macro']:.1f} %." in said
     assert verdict(found)[0] == "good" and "pixels wrongly" in verdict(found)[1]
     assert "mean IoU" in re.findall(r"<h1>(.*?)</h1>", page)[0]
 

@@ -3,32 +3,35 @@
 from stillframe.tasks.base import Metric, ReportText, Task
 
 METRICS = (
-    Metric("accuracy", "Accuracy", "share of images answered right", monitored=True),
+    Metric("accuracy", "Accuracy", "share of images predicted correctly", monitored=True),
     Metric(
         "balanced_accuracy",
         "Balanced accuracy",
-        "mean share found of each class: a rare class counts fully",
+        "mean of the classes' recall: a rare class counts as much as a frequent one",
         monitored=True,
     ),
-    Metric("f1_macro", "Macro F1", "balance of precision and recall, mean over the classes", monitored=True),
+    Metric("f1_macro", "Macro F1", "harmonic mean of precision and recall, mean over the classes", monitored=True),
     Metric("f1_weighted", "Weighted F1", "the same, classes weighted by their images", monitored=True),
     Metric(
         "precision_macro",
         "Macro precision",
-        "of the answers “X”, the share that is X; mean over the classes",
+        "of the images predicted as X, the share that is X; mean over the classes",
         monitored=True,
     ),
     Metric(
-        "recall_macro", "Macro recall", "of the images of X, the share found; mean over the classes", monitored=True
+        "recall_macro",
+        "Macro recall",
+        "of the images of X, the share predicted as X; mean over the classes",
+        monitored=True,
     ),
     Metric(
         "auroc",
         "AUROC",
-        "chance that an image of a class is ranked above one of another; 0.5 is guessing",
+        "chance that an image of a class is ranked above one of another; 0.5 is random",
         percent=False,
         additive=False,
     ),
-    Metric("log_loss", "Log loss", "punishes confident wrong answers; lower is better", maximize=False, percent=False),
+    Metric("log_loss", "Log loss", "penalises confident errors; lower is better", maximize=False, percent=False),
     Metric(
         "brier", "Brier score", "squared error of the probabilities; lower is better", maximize=False, percent=False
     ),
@@ -53,21 +56,23 @@ METRICS = (
         maximize=False,
         percent=False,
     ),
-    Metric("precision", "precision", "of the answers “X”, the share that is X", per_class=True, monitored=True),
-    Metric("recall", "recall", "of the images of X, the share found", per_class=True, monitored=True),
-    Metric("f1", "F1", "balance of precision and recall", per_class=True, monitored=True),
+    Metric(
+        "precision", "precision", "of the images predicted as X, the share that is X", per_class=True, monitored=True
+    ),
+    Metric("recall", "recall", "of the images of X, the share predicted as X", per_class=True, monitored=True),
+    Metric("f1", "F1", "harmonic mean of precision and recall", per_class=True, monitored=True),
 )
 
 REPORT = ReportText(
     answers="one of {count} classes: {classes}",
     headline="this model is right in {value} of cases",
     brief="{value} right",
-    baseline="always answering “{answer}” would be right in {value}",
+    baseline="always predicting “{answer}” would be right in {value}",
     correct="accuracy",
-    fewer_errors="It makes {share} fewer errors than it.",
+    fewer_errors="It makes {share} fewer errors than that.",
     bars=("precision", "recall", "f1"),
     weakest="recall",
-    weakest_class="The class found least often is “{answer}”: {value} of its {count}.",
+    weakest_class="The class with the lowest recall is “{answer}”: {value} of its {count}.",
     confusion="confusion.csv",
     confusion_title="Test {samples} by actual and predicted class",
     calibration=("ece", "ece_uncalibrated"),
@@ -75,8 +80,8 @@ REPORT = ReportText(
     slices="Intervals by Wilson's method.",
     gallery_title="Errors, the most confident first",
     gallery=(
-        "{count} of the {samples} answered wrongly. “Label to be checked” marks those where the model is as sure of "
-        "another class as it usually is of that class's own {samples}: the label may be the mistake."
+        "{count} of the wrongly predicted {samples}. “Label to be checked” marks those where the model is as confident "
+        "of another class as it usually is of that class's own {samples}: the label may be wrong."
     ),
     caption="says <b>{predicted}</b>, {confidence:%} sure<br>labelled <b>{actual}</b>",
     caption_correct="<b>{predicted}</b>, rightly, {confidence:%} sure",

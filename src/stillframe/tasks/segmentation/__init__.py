@@ -9,15 +9,15 @@ METRICS = (
     Metric(
         "iou_macro",
         "Mean IoU",
-        "overlap of answer and truth as a share of both together, mean over the classes",
+        "intersection over union of predicted and true pixels, mean over the classes",
         monitored=True,
     ),
     Metric("iou_weighted", "Weighted IoU", "the same, classes weighted by their pixels", monitored=True),
-    Metric("boundary_f1", "Boundary F1", "share of the contours that lie right, within 0.75 % of the image's diagonal"),
+    Metric("boundary_f1", "Boundary F1", "F1 of the contours, with a tolerance of 0.75 % of the image's diagonal"),
     Metric(
         "accuracy",
         "Accuracy",
-        "share of pixels answered right; a large background makes it high",
+        "share of pixels predicted correctly; high where the background is large",
         monitored=True,
     ),
     Metric(
@@ -29,11 +29,14 @@ METRICS = (
     Metric(
         "precision_macro",
         "Macro precision",
-        "of the pixels answered “X”, the share that is X; mean over the classes",
+        "of the pixels predicted as X, the share that is X; mean over the classes",
         monitored=True,
     ),
     Metric(
-        "recall_macro", "Macro recall", "of the pixels of X, the share found; mean over the classes", monitored=True
+        "recall_macro",
+        "Macro recall",
+        "of the pixels of X, the share predicted as X; mean over the classes",
+        monitored=True,
     ),
     Metric(
         "ece",
@@ -49,20 +52,22 @@ METRICS = (
         maximize=False,
         percent=False,
     ),
-    Metric("iou", "IoU", "overlap of answer and truth as a share of both together", per_class=True, monitored=True),
+    Metric("iou", "IoU", "intersection over union of predicted and true pixels", per_class=True, monitored=True),
     Metric("f1", "Dice (F1)", "overlap as a share of the mean of both areas", per_class=True, monitored=True),
-    Metric("precision", "precision", "of the pixels answered “X”, the share that is X", per_class=True, monitored=True),
-    Metric("recall", "recall", "of the pixels of X, the share found", per_class=True, monitored=True),
-    Metric("boundary_f1", "Boundary F1", "share of the contours that lie right", per_class=True),
+    Metric(
+        "precision", "precision", "of the pixels predicted as X, the share that is X", per_class=True, monitored=True
+    ),
+    Metric("recall", "recall", "of the pixels of X, the share predicted as X", per_class=True, monitored=True),
+    Metric("boundary_f1", "Boundary F1", "F1 of the contours", per_class=True),
 )
 
 REPORT = ReportText(
     answers="for each pixel one of {count} classes: {classes}",
     unit="pixels",
     several_classes=True,
-    baseline="answering “{answer}” everywhere would have {value}",
+    baseline="predicting “{answer}” everywhere would have {value}",
     correct="accuracy",
-    fewer_errors="It answers {share} fewer pixels wrongly.",
+    fewer_errors="It predicts {share} fewer pixels wrongly.",
     bars=("iou", "f1", "recall"),
     weakest="iou",
     weakest_class="The class with the lowest IoU is “{answer}”: {value}, on {count}.",
@@ -71,7 +76,7 @@ REPORT = ReportText(
     calibration=("ece", "ece_uncalibrated"),
     tables=("per_class.csv", "reliability.csv"),
     gallery=(
-        "The {count} test {samples} with the lowest mean IoU over the classes that they show or that were predicted. "
+        "The {count} test {samples} with the lowest mean IoU over the classes that occur or were predicted. "
         "From the left: the {sample}, the {sample} under its true mask, the {sample} under the predicted mask."
     ),
     caption=(
