@@ -13,8 +13,8 @@ import torch
 from bench.made import class_folders, photograph
 from bench.measuring import Result, Setting, interleaved, ratio, spread
 
-from stillframe.export.onnx_graph import DecisionHead, net_graph, save, whole
-from stillframe.export.quantize import quantised
+from stillframe.export.onnx_graph import ExportedNetwork, net_graph, save, with_preprocessing
+from stillframe.export.quantize import to_int8
 from stillframe.inference.onnx_model import OnnxModel
 from stillframe.model_metadata import ModelMetadata
 from stillframe.models.build import Network, NetworkSpec, rebuild
@@ -41,10 +41,10 @@ def _files(name: str, folder: Path) -> tuple[Network, dict[str, Path]]:
         net.eval()
     facts, plain = _facts(name), net_graph(net, _facts(name))
     seen = _pictures(SEEN).numpy().astype(np.float32)
-    made = {"fp32": plain, "int8": quantised(plain, seen)}
+    made = {"fp32": plain, "int8": to_int8(plain, seen)}
     paths = {variant: folder / f"{name}-{variant}.onnx" for variant in made}
     for variant, model in made.items():
-        save(whole(model, replace(facts, variant=variant)), paths[variant])
+        save(with_preprocessing(model, replace(facts, variant=variant)), paths[variant])
     return net, paths
 
 
@@ -71,13 +71,13 @@ def runtime(setting: Setting) -> list[Result]:
     for name in NETS:
         net, paths = _files(name, setting.work)
         net.backbone.to(memory_format=torch.channels_last)
-        eager, pictures = DecisionHead(net, _facts(name)).eval(), _pictures(SEEN)
+        eager, pictures = ExportedNetwork(net, _facts(name)).eval(), _pictures(SEEN)
         arrays = np.ascontiguousarray(pictures.permute(0, 2, 3, 1).numpy())
         with torch.inference_mode():
             right = eager(pictures)[1].numpy()
             for variant, path in paths.items():
                 file = OnnxModel(path, threads=setting.threads)
-                same = int((file.batch(arrays).decision_N == right).sum())
+                same = int((file.run(arrays)["decision"] == right).sum())
                 for size in (1, 32):
                     out.append(_compared(setting, (name, variant, size), file, eager, arrays, pictures, same))
     return out
@@ -87,14 +87,14 @@ def _compared(
     setting: Setting,
     what: tuple[str, str, int],
     file: OnnxModel,
-    eager: DecisionHead,
+    eager: ExportedNetwork,
     arrays: np.ndarray,
     pictures: torch.Tensor,
     same: int,
 ) -> Result:
     name, variant, size = what
     calls = setting.pick(60 if size == 1 else 4, 3)
-    ours = _clock(lambda: file.batch(arrays[:size]), calls)
+    ours = _clock(lambda: file.run(arrays[:size]), calls)
     theirs = _clock(lambda: eager(pictures[:size]), calls)
     ours(), theirs()  # not counted
     mine, other = interleaved(ours, theirs, setting.pick(7, 2))
@@ -124,7 +124,7 @@ def predict_rate(setting: Setting) -> list[Result]:
     def bare() -> float:
         started = time.perf_counter()
         for batch in batches:
-            file.batch(batch)
+            file.run(batch)
         return (time.perf_counter() - started) / count
 
     def ours() -> float:

@@ -180,7 +180,7 @@ def made_file(folder: Path, name: str, side: int) -> Path:
     """A gray net of two classes with random weights as a file of the export stage: speed does not depend on them."""
     import torch
 
-    from stillframe.export.onnx_graph import net_graph, save, whole
+    from stillframe.export.onnx_graph import net_graph, save, with_preprocessing
     from stillframe.model_metadata import ModelMetadata
     from stillframe.models.build import NetworkSpec, rebuild
 
@@ -192,7 +192,7 @@ def made_file(folder: Path, name: str, side: int) -> Path:
     facts = ModelMetadata(
         task="classification", classes=["a", "b"], net=name, variant="fp32", **choices, **image, **origin
     )
-    save(whole(net_graph(net, facts), facts), folder / f"{name}.onnx")
+    save(with_preprocessing(net_graph(net, facts), facts), folder / f"{name}.onnx")
     return folder / f"{name}.onnx"
 
 

@@ -32,9 +32,7 @@ def check(augment: AugmentConfig, card: DatasetCard, maps: bool) -> dict[str, st
         maps: whether a target is a map, which is transformed with its image.
 
     Raises:
-        ValueError: an unknown transform or argument, a bad value, a policy that does not keep the images' shape,
-            `where: batch` for what has no batched form, copies without a policy for them, or a play of time that the
-            data do not allow.
+        ValueError: a policy that cannot run on this data; names the key, the value and what is allowed.
     """
     make_frame_sampler(card, augment.temporal, seed=0)
     shape = (card.height, card.width, card.channels)
@@ -49,9 +47,7 @@ def check(augment: AugmentConfig, card: DatasetCard, maps: bool) -> dict[str, st
     return {device: choose_where(augment, **size, device_type=device) for device in ("cpu", "cuda")}
 
 
-def describe(
-    augment: AugmentConfig, where: dict[str, str], counts: dict[str, dict[str, int]], seed: int
-) -> dict[str, Any]:
+def describe(augment: AugmentConfig, where: dict[str, str], counts: dict[str, Any], seed: int) -> dict[str, Any]:
     """What policy.json says: each transform with the value of each argument, and how many copies were made."""
     temporal: dict[str, Any] = {"temporal": asdict(augment.temporal)} if augment.temporal is not None else {}
     return temporal | {
@@ -88,11 +84,9 @@ def run(
         augmented: written from scratch.
 
     Raises:
-        FileNotFoundError: no prepared data.
-        ValueError: a policy cannot run (see `check`) or changes the targets, or the train split is damaged.
+        FileNotFoundError, ValueError: no prepared data, or damaged; a policy cannot run or changes the targets.
     """
-    facts, split = DatasetCard.read(card), Split(train)
-    target = find_task(task).target
+    facts, split, target = DatasetCard.read(card), Split(train), find_task(task).target
     where = check(augment, facts, any(column.is_map for column in split.targets.values()))
     target.check_augmentation(augment, facts)
     classes = row_classes(split, facts.classes)
@@ -115,8 +109,8 @@ def run(
         seed=seed,
         draw=target.draw,
     )
-    print(f"{len(plan):,} offline copies of {len(class_N):,} train images (policy {augment.name!r})")
-    print(f"what the policy does to them: {augmented / 'preview.png'}")
+    copies = f"{len(plan):,} offline copies of {len(class_N):,} train images (policy {augment.name!r})"
+    print(f"{copies}\nwhat the policy does to them: {augmented / 'preview.png'}")
 
 
 if __name__ == "__main__":

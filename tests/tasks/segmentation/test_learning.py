@@ -21,7 +21,7 @@ CARD = DatasetCard(
 
 
 def optim(**changes):
-    values = compose(["optim=adamw"], __import__("pathlib").Path(__file__).parents[2] / "conf")["optim"]
+    values = compose(["optim=adamw"], __import__("pathlib").Path(__file__).parents[3] / "conf")["optim"]
     return build("optim", {**values, "label_smoothing": 0.0, **changes})
 
 
