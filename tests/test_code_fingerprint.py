@@ -89,7 +89,7 @@ def test_a_stage_depends_on_the_code_of_its_own_task_only(task: str) -> None:
 )
 def test_a_part_of_a_task_is_seen_under_any_name(tmp_path: Path, source: str) -> None:
     (tmp_path / "module.py").write_text(source, encoding="utf-8")
-    assert "learning" in code_fingerprint.attributes_of_task(tmp_path / "module.py")
+    assert "learning" in code_fingerprint.attributes_of_task((tmp_path / "module.py").read_text(encoding="utf-8"))
 
 
 def test_every_list_of_code_is_the_same_closure() -> None:

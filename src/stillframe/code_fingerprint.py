@@ -84,13 +84,16 @@ def does_nothing(init: Path) -> bool:
     return True
 
 
-def attributes_of_task(path: Path) -> set[str]:
-    """The attributes that a module reads of a task.
+@cache  # by the text: all stages share most of their modules, and to parse one takes 10 ms
+def attributes_of_task(source: str) -> frozenset[str]:
+    """The attributes that a module of this source reads of a task.
 
     A task is what is named `task` (a variable, parameter or attribute), what is annotated `Task`, and what `find_task`
     returns, under whatever name.
     """
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    if "task" not in source:
+        return frozenset()
+    nodes = list(ast.walk(ast.parse(source)))
     owners = {"task"}
     for node in nodes:
         if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("find_task("):
@@ -100,7 +103,8 @@ def attributes_of_task(path: Path) -> set[str]:
         elif isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Task":
             owners.add(ast.unparse(node.target).rpartition(".")[2])
     reads = [(ast.unparse(node.value), node.attr) for node in nodes if isinstance(node, ast.Attribute)]
-    return {name for owner, name in reads if owner.rpartition(".")[2] in owners or owner.startswith("find_task(")}
+    own = (name for owner, name in reads if owner.rpartition(".")[2] in owners or owner.startswith("find_task("))
+    return frozenset(own)
 
 
 def other_files(package: Path) -> list[Path]:
@@ -124,7 +128,8 @@ def code_files(graph: ImportGraph, modules: Iterable[str], package: Path, task: 
     added = {task} if task and f"{package.name}.tasks" in names else set()
     while added - names:
         names |= module_closure(graph, added)
-        read = {part for name in names for part in attributes_of_task(module_file(name, package.parent))}
+        sources = (module_file(name, package.parent).read_text(encoding="utf-8") for name in names)
+        read = {part for source in sources for part in attributes_of_task(source)}
         added = {f"{task}.{part}" for part in read} & graph.modules
     files = {module_file(name, package.parent) for name in names}
     files = {path for path in files if path.name != "__init__.py" or not does_nothing(path)}
