@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from grimp import ImportGraph
 
 INSTALLED = Path(__file__).parent  # the package's own folder
-NOT_READ = {"py.typed"}  # files of the package that no module reads
+NOT_READ = {"py.typed", "README.md"}  # files of the package that no module reads
 
 
 def import_graph(package: str) -> ImportGraph:

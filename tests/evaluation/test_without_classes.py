@@ -22,7 +22,7 @@ METRICS = (
     Metric("r2", "R²", "", percent=False),
     Metric("mae", "Mean absolute error", "", maximize=False, percent=False, per_class=True),
 )
-TASK = Task("made", "made_regression", METRICS, "mae", ("mae", "r2"), "numbers", ReportText())
+TASK = Task("made", "made_regression", METRICS, "mae", ("mae", "r2"), ReportText())
 
 
 def errors_of(predictions):
