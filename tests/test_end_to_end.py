@@ -189,7 +189,7 @@ def test_what_changes_runs_what_depends_on_it_and_no_more(project: Path, finishe
     images = shutil.copytree(finished.images, project.parent / "photographs")
     before = digests(project / "artifacts")
 
-    helper = project / "src/stillframe/evaluation/curves.py"
+    helper = project / "src/stillframe/inference/split_predictor.py"
     helper.write_text(helper.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
     assert ran(shell(project, "dvc", "repro")) == ["compose", "validate", "evaluate"], "those that import it"
     changed = [name for name, digest in digests(project / "artifacts").items() if digest != before[name]]

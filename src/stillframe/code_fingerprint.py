@@ -91,7 +91,7 @@ def attributes_of_task(source: str) -> frozenset[str]:
     A task is what is named `task` (a variable, parameter or attribute), what is annotated `Task`, and what `find_task`
     returns, under whatever name.
     """
-    if "task" not in source:
+    if "task" not in source.lower():
         return frozenset()
     nodes = list(ast.walk(ast.parse(source)))
     owners = {"task"}
