@@ -10,10 +10,12 @@ TRACKING = TrackingConfig("made", None, 1.0, 1.0)
 
 
 def make_least(root):
-    """The two files without which there is nothing to report."""
+    """The three files without which there is nothing to report."""
     counts = {split: {"good": 3, "bad": 2} for split in ("train", "val", "test")}
     DatasetCard("made", ["good", "bad"], counts, 1, 8, 8, [0.5], [0.2], [], "0" * 64).write(root / "prepared/card.json")
-    (root / "evaluate").mkdir()
+    for name in ("evaluate", "train"):
+        (root / name).mkdir()
+    (root / "train/model.json").write_text(json.dumps({"task": "classification"}))
     (root / "evaluate/metrics.json").write_text(json.dumps({"accuracy": 0.75}))
 
 

@@ -141,10 +141,9 @@ def read_inputs(
         FileNotFoundError: card.json, the test metrics or the task's name are missing: there is nothing to report.
         ValueError: a file is damaged, or the task does not exist.
     """
-    model = trained / "model.json"
+    card, model = DatasetCard.read(prepared / "card.json"), trained / "model.json"
     name = str(read_json(model)["task"]) if model.exists() or not task else task
     about, files = find_task(name), _StageFiles()
-    card = DatasetCard.read(prepared / "card.json")
     # the tables that only some tasks write are asked for by those alone, so that none of them is called missing
     own = sorted({*about.report.tables, about.report.confusion} - {""})
     tables, nothing = {file: files.table(evaluated / file) for file in own}, pd.DataFrame()
